@@ -1,0 +1,35 @@
+"""The errors whose meaning the command line knows, and the wording they share. Free of torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """What the user gave (a file, a folder, a key, a value) cannot be used. Ends the command with exit code 2."""
+
+
+class DivergedError(RuntimeError):
+    """Training produced a number that is not finite. Ends the command with exit code 4."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """Word the message for a name that does not exist: the close match first, then the known ones.
+
+    Args:
+        kind: What the name should have been, for example ``"net"``.
+        name: The name as the user wrote it.
+        known: The names that exist.
+
+    Returns:
+        One sentence.
+
+    Example:
+        >>> unknown("net", "LeNet", ["LeNet5", "MLP", "VGG"])
+        "Unknown net 'LeNet'. Did you mean 'LeNet5'? Known: LeNet5, MLP, VGG."
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}."
