@@ -1,0 +1,83 @@
+"""``lightning-lab VERB ...``: one table from verb to handler. What needs no torch does not import it."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from lightning_lab import __version__
+
+#: verb: (module, function, one line for --help). The verbs of the first block get their name as first argument.
+_VERBS = {
+    "fit": ("lightning_lab.verbs", "run", "train a net; `fit` alone trains LeNet-5 on the bundled digits in seconds"),
+    "validate": ("lightning_lab.verbs", "run", "measure a checkpoint on the validation data"),
+    "test": ("lightning_lab.verbs", "run", "measure a checkpoint on the test data"),
+    "predict": ("lightning_lab.verbs", "run", "write predictions.csv for a folder of images"),
+    "configs": ("lightning_lab.shipped", "main", "list the shipped configurations"),
+    "runs": ("lightning_lab.runs.listing", "main", "list runs; `runs show RUN`, `runs diff A B`"),
+    "doctor": ("lightning_lab.doctor", "main", "what this machine has and what follows from it; --brief is quick"),
+}
+_TRAINER_VERBS = ("fit", "validate", "test", "predict")
+
+
+def main(args: list[str]) -> int:
+    """Run one command.
+
+    Args:
+        args: The command line without the program's name.
+
+    Returns:
+        The exit code: 0 done, 2 bad input, 4 diverged, 130 SIGINT, 143 SIGTERM, 1 a bug.
+    """
+    if not args or args[0] in ("--help", "-h", "help"):
+        print(_help())
+        return 0
+    if args[0] in ("--version", "-V"):
+        print(f"lightning-lab {__version__}")
+        return 0
+    from lightning_lab.runs.errors import InputError, unknown
+
+    verb, rest = args[0], args[1:]
+    try:
+        if verb not in _VERBS:
+            raise InputError(unknown("verb", verb, _VERBS))
+        module, function, _ = _VERBS[verb]
+        handler = getattr(import_module(module), function)
+        code: int = handler(verb, rest) if verb in _TRAINER_VERBS else handler(rest)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader, `head` for example, has seen enough
+        sys.stderr.close()
+        return 0
+    return code
+
+
+def entry() -> None:
+    """Run the command line of this process: the console script ``lightning-lab``."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def _help() -> str:
+    verbs = "\n".join(f"  {verb:<9} {line}" for verb, (_, _, line) in _VERBS.items())
+    return f"""usage: lightning-lab VERB [options]
+
+A laboratory for neural networks: one YAML is a run, one command trains it, nothing is ever lost.
+
+verbs:
+{verbs}
+
+start here:
+  lightning-lab fit                                    train; the record goes to logs/
+  lightning-lab fit --config cifar10/lenet5 --help     every setting of a verb
+  lightning-lab fit --config cifar10/lenet5 --data.root DIR --then test
+  lightning-lab runs                                   what has been run
+  tensorboard --logdir logs                            the curves
+
+exit codes: 0 done, 2 bad input, 4 diverged, 130 SIGINT, 143 SIGTERM, 1 a bug"""
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,83 @@
+"""The learning-rate schedule: any scheduler of torch, by epoch or by step, with a warm-up."""
+
+from __future__ import annotations
+
+from typing import Literal, final
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.cli import LRSchedulerCallable, ReduceLROnPlateau
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.types import LRSchedulerConfig
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LinearLR, LRScheduler, SequentialLR, StepLR
+
+
+@final
+class LRSchedule(Callback):
+    """Change the learning rate while training.
+
+    Args:
+        scheduler: Any scheduler of torch with its arguments. Default: halve the rate every 5 epochs.
+        interval: Whether the scheduler counts epochs or optimiser steps.
+        warmup: Rise linearly from near zero to the optimiser's rate over so many epochs or steps (as `interval`
+            says), then start the scheduler. 0 is off.
+        monitor: The metric that ``ReduceLROnPlateau`` watches; without effect on the others.
+
+    Raises:
+        ValueError: If `warmup` is negative, or goes with ``ReduceLROnPlateau``.
+    """
+
+    def __init__(
+        self,
+        *,
+        scheduler: LRSchedulerCallable = lambda optimizer: StepLR(optimizer, step_size=5, gamma=0.5),
+        interval: Literal["epoch", "step"] = "epoch",
+        warmup: int = 0,
+        monitor: str = "val/loss",
+    ) -> None:
+        if warmup < 0:
+            raise ValueError(f"`warmup` must be 0 (off) or more, got {warmup}.")
+        self.scheduler = scheduler
+        self.interval = interval
+        self.warmup = warmup
+        self.monitor = monitor
+        self._rates: set[float] = set()  # the first two that were used
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Build the scheduler; a checkpoint's state is restored into it afterwards, as into any other."""
+        if trainer.lr_scheduler_configs:
+            raise ValueError(
+                f"{type(pl_module).__name__} brings a schedule of its own and the slot `lr_schedule` is on too. "
+                "Switch one off: --lr_schedule null."
+            )
+        optimizer = trainer.optimizers[0]
+        scheduler = self.scheduler(optimizer)
+        on_plateau = isinstance(scheduler, ReduceLROnPlateau)
+        if self.warmup and isinstance(scheduler, LRScheduler):
+            if on_plateau:
+                raise ValueError(f"`warmup` {self.warmup} does not go with ReduceLROnPlateau. Set `warmup` to 0.")
+            for group in optimizer.param_groups:  # the first scheduler above has touched them
+                group["lr"] = group["initial_lr"]
+            rise = LinearLR(optimizer, start_factor=1 / (self.warmup + 1), total_iters=self.warmup)
+            scheduler = SequentialLR(optimizer, [rise, scheduler], milestones=[self.warmup])
+        trainer.strategy.lr_scheduler_configs = [
+            LRSchedulerConfig(
+                scheduler,
+                interval=self.interval,
+                reduce_on_plateau=on_plateau,
+                monitor=self.monitor if on_plateau else None,
+            )
+        ]
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Remember the rate."""
+        if len(self._rates) < 2:
+            self._rates.add(optimizer.param_groups[0]["lr"])
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say so if the rate never changed."""
+        if len(self._rates) == 1:
+            rank_zero_warn(
+                f"`lr_schedule` had no effect: the learning rate was {self._rates.pop():g} throughout. "
+                "--lr_schedule null switches it off."
+            )

@@ -1,0 +1,71 @@
+"""End a run whose numbers are no longer finite, and say where it began."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from lightning_lab.runs.errors import DivergedError
+
+_NEVER = torch.iinfo(torch.int64).max
+
+
+@final
+class NanGuard(Callback):
+    """Stop at the first training loss that is NaN or infinite.
+
+    The check runs on the training device in every step and is read from there every `check_every_n_steps`, so that a
+    GPU never waits for it; the message names the step all the same.
+
+    Args:
+        check_every_n_steps: How often the result is read, at least 1. It is read at the end of every epoch too.
+
+    Raises:
+        ValueError: If `check_every_n_steps` is below 1.
+        DivergedError: While training, if a loss was not finite.
+    """
+
+    def __init__(self, *, check_every_n_steps: int = 50) -> None:
+        if check_every_n_steps < 1:
+            raise ValueError(f"`check_every_n_steps` must be at least 1, got {check_every_n_steps}.")
+        self.check_every_n_steps = check_every_n_steps
+        self._first_bad_step = torch.tensor(_NEVER)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Move the memory of the first bad step to the training device."""
+        self._first_bad_step = self._first_bad_step.to(pl_module.device)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Look at the loss of the step just taken."""
+        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        if not isinstance(loss, Tensor):
+            return
+        bad_step = torch.where(loss.detach().isfinite(), _NEVER, trainer.global_step)
+        self._first_bad_step = torch.minimum(self._first_bad_step, bad_step)
+        if trainer.global_step % self.check_every_n_steps == 0:
+            self._check(trainer, pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read the result before an epoch's end is measured and saved."""
+        self._check(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read the result once an epoch at the least."""
+        self._check(trainer, pl_module)
+
+    def _check(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        step = int(self._first_bad_step)
+        if step == _NEVER:
+            return
+        bad = next((name for name, p in pl_module.named_parameters() if not p.detach().isfinite().all()), None)
+        where = f"the first tensor that is not finite is the parameter {bad!r}" if bad else "all parameters are finite"
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        raise DivergedError(
+            f"Training diverged: the loss of step {step} (epoch {trainer.current_epoch + 1}) is not finite; {where}. "
+            f"Lower the learning rate (now {rate:g}), or bound the gradient with --gradient_clipping.max_norm 1."
+        )

@@ -1,0 +1,139 @@
+"""The record of a run: metrics.jsonl and summary.json, kept up to date while it trains."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch.optim import Optimizer
+
+from lightning_lab.callbacks.early_stopping import EarlyStopping
+from lightning_lab.runs.directory import RunDirectory
+from lightning_lab.runs.errors import DivergedError
+from lightning_lab.runs.files import write_json, write_text
+
+
+class RunRecord(Checkpoint):
+    """Write the record.
+
+    It counts as a checkpoint callback for one reason: Lightning runs those last, when the epoch's metrics are
+    complete. It must stand before the callbacks that save, so that a checkpoint holds the record up to its epoch.
+
+    Args:
+        run: Where to write.
+        monitor: The metric whose best value is noted.
+        mode: Whether smaller (``"min"``) or larger (``"max"``) is better.
+        seed: The run's seed, for the summary.
+    """
+
+    def __init__(self, run: RunDirectory, *, monitor: str, mode: str, seed: int) -> None:
+        self.run = run
+        self.monitor = monitor
+        self.mode = mode
+        self.seed = seed
+        self._rows: list[dict[str, Any]] = []
+        self._seconds_before = 0.0  # training time of the process that was interrupted
+        self._started = time.perf_counter()
+        self._lr = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say that the run is under way."""
+        self._started = time.perf_counter()
+        self._write(trainer, "running", f"process {os.getpid()} on {platform.node()}")
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Note the rate of the step: at the epoch's end the schedule has moved on already."""
+        self._lr = float(optimizer.param_groups[0]["lr"])
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the epoch's row."""
+        pl_module.log("lr", self._lr)
+        metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        metrics["lr"] = self._lr  # Lightning has rounded it to 32 bits
+        row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "time_s": round(self._seconds, 3)}
+        self._rows.append({**row, **metrics})
+        if trainer.is_global_zero:
+            write_text(self.run.metrics, "".join(json.dumps(one) + "\n" for one in self._rows))
+            self._write(trainer, "running", f"process {os.getpid()} on {platform.node()}")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say how it ended."""
+        stop = next(
+            (c for c in trainer.early_stopping_callbacks if isinstance(c, EarlyStopping) and c.has_stopped), None
+        )
+        if stop is not None:
+            self._write(trainer, "stopped_early", str(stop.stopping_reason_message))
+        else:
+            self._write(trainer, "completed", None)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Say what ended it."""
+        if not trainer.training and not trainer.validating:
+            return  # a failure of the verb test says nothing about the training
+        if isinstance(exception, KeyboardInterrupt | SIGTERMException):
+            name = "SIGINT" if isinstance(exception, KeyboardInterrupt) else "SIGTERM"
+            self._write(trainer, "interrupted", f"{name} in epoch {trainer.current_epoch + 1}")
+        elif isinstance(exception, DivergedError):
+            self._write(trainer, "diverged", str(exception))
+        else:
+            self._write(trainer, "failed", f"{type(exception).__name__}: {exception}")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the test's metrics to the summary."""
+        if trainer.is_global_zero:
+            test = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+            kept = {name: value for name, value in test.items() if name.startswith("test/")}
+            write_json(self.run.summary, {**self.run.read_summary(), "test": kept})
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The best epoch so far: metric, value, epoch."""
+        rows = [row for row in self._rows if self.monitor in row]
+        if not rows:
+            return None
+        best = (min if self.mode == "min" else max)(rows, key=lambda row: row[self.monitor])
+        return {"metric": self.monitor, "value": best[self.monitor], "epoch": best["epoch"]}
+
+    @property
+    def best_row(self) -> dict[str, Any]:
+        """All metrics of the best epoch."""
+        best = self.best
+        return next((row for row in self._rows if best is not None and row["epoch"] == best["epoch"]), {})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the rows for a run that continues."""
+        return {"rows": self._rows, "seconds": self._seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go back to the rows of the checkpoint; a later epoch is trained again."""
+        self._rows = state_dict["rows"]
+        self._seconds_before = state_dict["seconds"]
+
+    @property
+    def _seconds(self) -> float:
+        return self._seconds_before + time.perf_counter() - self._started
+
+    def _write(self, trainer: Trainer, status: str, reason: str | None) -> None:
+        if not trainer.is_global_zero:
+            return
+        last = {k: v for k, v in self._rows[-1].items() if k not in ("epoch", "step", "time_s")} if self._rows else {}
+        summary: dict[str, Any] = {
+            "status": status,
+            "reason": reason,
+            "epochs": len(self._rows),
+            "steps": trainer.global_step,
+            "wall_s": round(self._seconds, 3),
+            "best": self.best,
+            "last": last,
+            "seed": self.seed,
+            "split": getattr(trainer.datamodule, "split_fingerprint", None),  # type: ignore[attr-defined]
+        }
+        if status == "running":
+            summary |= {"pid": os.getpid(), "host": platform.node()}
+        write_json(self.run.summary, summary)

@@ -1,0 +1,265 @@
+"""The composition root: Lightning's own command line with named callback slots and a run directory.
+
+jsonargparse is touched here and in `messages` alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jsonargparse import ArgumentError
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from lightning_lab import data, nets, tasks
+from lightning_lab.callbacks.checkpoint import Checkpoint
+from lightning_lab.callbacks.early_stopping import EarlyStopping
+from lightning_lab.callbacks.gradient_clipping import GradientClipping
+from lightning_lab.callbacks.lr_schedule import LRSchedule
+from lightning_lab.callbacks.nan_guard import NanGuard
+from lightning_lab.callbacks.noise import NoiseStream
+from lightning_lab.callbacks.pictures import Pictures
+from lightning_lab.callbacks.progress import Progress
+from lightning_lab.callbacks.record import RunRecord
+from lightning_lab.messages import explain
+from lightning_lab.runs.checkpoint_io import WholeFileCheckpointIO
+from lightning_lab.runs.directory import RunDirectory
+from lightning_lab.runs.errors import InputError, unknown
+from lightning_lab.runs.seeds import stream_seed
+from lightning_lab.runs.start import choose_directory
+from lightning_lab.runs.tensorboard import RunTensorBoard
+
+Verb = Literal["fit", "validate", "test", "predict"]
+
+#: Classes that can be named without their module, by the key that takes them.
+CLASSES: dict[str, Any] = {"model": tasks, "net": nets, "data": data}
+#: The named slots that are callbacks as they stand; `checkpoint` makes its own.
+SLOTS: dict[str, tuple[type[Callback], dict[str, Any] | None]] = {
+    "early_stopping": (EarlyStopping, None),  # off: the labs train for a given number of epochs
+    "gradient_clipping": (GradientClipping, {}),
+    "lr_schedule": (LRSchedule, {}),
+    "nan_guard": (NanGuard, {}),
+    "progress": (Progress, {}),
+}
+#: Where this project departs from Lightning's Trainer.
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "max_epochs": 10,
+    "num_sanity_val_steps": 0,  # the net is checked against the data when the first batch comes
+    "use_distributed_sampler": False,  # Lightning's pads the last batch; the loader here divides it
+    "enable_model_summary": False,  # one line says it
+    "enable_autolog_hparams": False,  # one row of the hparams tab, when the result is known
+}
+
+
+class RunOptions:
+    """Where the record of a run goes: <logs>/<experiment>/<name>/.
+
+    Args:
+        logs: Folder of all runs (default: logs).
+        experiment: Folder of related runs (default: the configuration's file name).
+        name: The run's own folder (default: time and seed). The same name again continues an unfinished run.
+        overwrite: Delete what an earlier run left in this folder, and start over.
+    """
+
+    def __init__(
+        self,
+        logs: str | None = None,
+        experiment: str | None = None,
+        name: str | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        self.logs = logs
+        self.experiment = experiment
+        self.name = name
+        self.overwrite = overwrite
+
+
+class LabCLI(LightningCLI):
+    """Parse one verb's command line and build what it names.
+
+    Args:
+        verb: Which of the verbs.
+        args: What follows the verb, with configurations as paths.
+        stem: The experiment's default name.
+        origin: The run that the configuration is the record of, or None.
+
+    Raises:
+        InputError: If the command line or a configuration is wrong.
+    """
+
+    def __init__(self, verb: Verb, args: list[str], *, stem: str, origin: Path | None) -> None:
+        self.verb = verb
+        self.stem = stem
+        self.origin = origin
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            trainer_defaults=TRAINER_DEFAULTS,
+            parser_kwargs={
+                "prog": f"lightning-lab {verb}",
+                "description": DESCRIPTIONS[verb],
+                "exit_on_error": False,
+                "allow_abbrev": False,
+            },
+            args=args,
+            run=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the slots and the run options."""
+        parser.add_class_arguments(RunOptions, "run")
+        for name, (slot, default) in SLOTS.items():
+            state = "off" if default is None else "on"
+            help_text = f"{(slot.__doc__ or '').splitlines()[0]} Now {state}; `--{name} null` switches it off."
+            parser.add_argument(f"--{name}", type=slot | None, default=default, help=help_text)
+        help_text = "Save the best and the last epoch. `--checkpoint null` switches it off."
+        parser.add_argument("--checkpoint", type=Checkpoint | None, default={}, help=help_text)
+        parser.add_argument("--ckpt_path", type=str | None, default=None, help=_CKPT_HELP[self.verb])
+        if self.verb == "fit":
+            then: Any = Literal["test"] | None
+            parser.add_argument("--then", type=then, default=None, help="After the fit, test the best checkpoint.")
+        parser.link_arguments("seed_everything", "data.init_args.seed")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse; a mistake is told in one sentence."""
+        try:
+            super().parse_arguments(parser, _full_class_paths(args))
+        except ArgumentError as error:
+            known = {key: list(module.__all__) for key, module in CLASSES.items()}
+            keys = [action.dest for action in parser._actions if "." in action.dest or action.dest != "help"]
+            raise InputError(explain(str(error), keys=keys, classes=known)) from error
+
+    def before_instantiate_classes(self) -> None:
+        """Seed the stream that the nets' initial weights are drawn from."""
+        seed = self.config.seed_everything
+        if isinstance(seed, bool):
+            raise InputError(f"`seed_everything` must be a whole number, got {seed}.")
+        self.seed: int = seed
+        torch.manual_seed(stream_seed(seed, "init"))
+
+    def instantiate_classes(self) -> None:
+        """Build net, task, data, callbacks and trainer."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError, OSError) as error:
+            raise InputError(_innermost(error)) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer around the run directory."""
+        options: RunOptions = self.config_init.run
+        self.run_directory = choose_directory(
+            logs=options.logs,
+            experiment=options.experiment,
+            name=options.name,
+            origin=self.origin,
+            stem=self.stem,
+            seed=self.seed,
+        )
+        settings = self.config_init.trainer
+        # Replaced, not merged: a plug-in of the user's own that saves checkpoints is the user's choice.
+        kwargs.setdefault("plugins", settings.plugins or [WholeFileCheckpointIO()])
+        kwargs.setdefault("default_root_dir", str(self.run_directory.path))
+        if settings.logger in (None, True):
+            kwargs.setdefault("logger", RunTensorBoard(self.run_directory.path))
+        kwargs.setdefault("enable_progress_bar", self.config_init.progress is not None)
+        kwargs["callbacks"] = [*(settings.callbacks or []), *self._callbacks(self.run_directory)]
+        return super().instantiate_trainer(**kwargs)
+
+    def resolved_config(self) -> str:
+        """Write the whole configuration as YAML, usable as ``--config``; without what belongs to one command only."""
+        config = self.config.clone()
+        for key in ("config", "run", "ckpt_path", "then"):
+            config.pop(key, None)
+        text: str = self.parser.dump(config, skip_none=False, skip_validation=True)
+        return text
+
+    def check_monitors(self) -> None:
+        """Compare what the slots watch with what the task logs, before anything is trained.
+
+        Raises:
+            InputError: If a slot watches a metric that is never logged.
+        """
+        logged = getattr(self.model, "metric_names", None)
+        if logged is None:
+            return  # a module of the user's own does not say what it logs
+        logged = (*logged, "lr", "grad_norm")
+        for name in ("early_stopping", "checkpoint"):
+            slot = self.config_init[name]
+            if slot is not None and slot.monitor not in logged:
+                raise InputError(f"`{name}.monitor`: {unknown('metric', slot.monitor, logged)}")
+
+    def _callbacks(self, run: RunDirectory) -> list[Callback]:
+        slots: list[Callback] = [self.config_init[name] for name in SLOTS if self.config_init[name] is not None]
+        checkpoint: Checkpoint | None = self.config_init.checkpoint
+        chosen = checkpoint or Checkpoint()
+        record = RunRecord(run, monitor=chosen.monitor, mode=chosen.mode, seed=self.seed)
+        saves = checkpoint.callbacks(run.checkpoints) if checkpoint is not None else []
+        return [*slots, NoiseStream(self.seed), Pictures(run), record, *saves]
+
+
+def _full_class_paths(args: list[str]) -> list[str]:
+    """Replace the short names of this project's classes; torchvision has a VGG too, and jsonargparse cannot choose."""
+    full = list(args)
+    for i, arg in enumerate(args):
+        name, equals, value = arg.partition("=")
+        key = name.removeprefix("--").rpartition(".")[2]
+        module = CLASSES.get(key)
+        if module is None or not name.startswith("--") or name.count(".") > 1:
+            continue
+        if not equals and i + 1 < len(args):
+            value = args[i + 1]
+        if "." in value or value.startswith("{") or not value:
+            continue
+        if value not in module.__all__:
+            raise InputError(unknown(key, value, module.__all__))
+        path = f"{module.__name__}.{value}"
+        if equals:
+            full[i] = f"{name}={path}"
+        else:
+            full[i + 1] = path
+    return full
+
+
+def _innermost(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error)
+
+
+_CKPT_HELP: dict[str, str] = {
+    "fit": "Continue from this checkpoint (a path). A run continues from its own by itself.",
+    "validate": "Which weights: best (default), last, or a path.",
+    "test": "Which weights: best (default), last, or a path.",
+    "predict": "Which weights: best (default), last, or a path.",
+}
+DESCRIPTIONS: dict[str, str] = {
+    "fit": """Train a net, and keep a record of the run.
+
+examples:
+  lightning-lab fit                                              LeNet-5 on the bundled digits, in seconds
+  lightning-lab fit --config cifar10/vgg --data.root DIR         a shipped configuration; `lightning-lab configs`
+  lightning-lab fit --model.net.dropout 0.3 --seed_everything 1  any setting, any seed
+  lightning-lab fit --model.optimizer Adam --model.optimizer.lr 0.001
+  lightning-lab fit --early_stopping.patience 5 --lr_schedule null
+  lightning-lab fit --then test                                  fit, then test the best checkpoint
+  lightning-lab fit --run.name first                             the same command again continues the run""",
+    "validate": """Measure a checkpoint on the validation data.
+
+example:
+  lightning-lab validate --config RUN/config.yaml --ckpt_path best""",
+    "test": """Measure a checkpoint on the test data; confusion matrix and mistakes as pictures.
+
+example:
+  lightning-lab test --config RUN/config.yaml --ckpt_path best""",
+    "predict": """Write predictions.csv for a folder of images.
+
+example:
+  lightning-lab predict --config RUN/config.yaml --ckpt_path best --data.predict_folder FOLDER""",
+}

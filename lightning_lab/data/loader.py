@@ -1,0 +1,212 @@
+"""The loader: the whole data set as tensors on the training device, gathered a batch at a time.
+
+Departures from torch's DataLoader: no worker processes and no per-example Python. The order of an epoch is a pure
+function of (seed, epoch), so a resumed run reads what the uninterrupted one would have read. Every global batch is
+divided among the ranks without padding: each example is seen exactly once, on any number of ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, TypedDict
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from lightning_lab.data.augment import Augment
+from lightning_lab.runs.errors import InputError
+from lightning_lab.runs.seeds import stream_seed
+
+
+class Batch(NamedTuple):
+    """One rank's part of a global batch.
+
+    Args:
+        x: Inputs, ready for the net. Shape (B, ...).
+        y: Targets. Shape (B,) or (B, 1).
+        indices: Where each example stands in its data set. Shape (B,).
+        num_real: How many of the B examples count. It is B, but 0 on a rank for which the last, short batch had no
+            example left; such a rank gets one example all the same, because all ranks must take part in the step.
+        weight: Factor on this rank's mean loss, so that the mean over ranks is the mean over the global batch. 1.0
+            wherever the division is even, and always in one process.
+    """
+
+    x: Tensor
+    y: Tensor
+    indices: Tensor
+    num_real: int
+    weight: float
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A data set in memory.
+
+    Args:
+        x: Inputs: uint8 images (N, C, H, W), or float features (N, F).
+        y: Targets: int64 classes (N,), or float values (N, 1).
+    """
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def subset(self, index: Tensor) -> Examples:
+        """Pick the examples at `index`, in that order."""
+        return Examples(self.x[index], self.y[index])
+
+
+class TensorLoader:
+    """Iterate over `examples` in batches.
+
+    Args:
+        examples: The data set. Moved to `device` once.
+        batch_size: Examples in a global batch, over all ranks. At least 1 and divisible by `world_size`.
+        shuffle: Draw a new order for each epoch; otherwise keep the data set's order.
+        augment: Random changes to training images, or None.
+        prepare: Applied to each batch last: (B, C, H, W) uint8 to what the net reads. None leaves it as it is.
+        seed: The run's seed; feeds the streams `order` and `augment`.
+        rank: Which process this is, 0 <= rank < `world_size`.
+        world_size: How many processes share each batch.
+        device: Where the batches are made.
+
+    Raises:
+        InputError: If the data set is empty, or the batch size is below 1 or not divisible by `world_size`.
+
+    Example:
+        >>> examples = Examples(torch.arange(5.0).unsqueeze(1), torch.arange(5))
+        >>> [batch.y.tolist() for batch in TensorLoader(examples, batch_size=2)]
+        [[0, 1], [2, 3], [4]]
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        *,
+        batch_size: int,
+        shuffle: bool = False,
+        augment: Augment | None = None,
+        prepare: Callable[[Tensor], Tensor] | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if len(examples) == 0:
+            raise InputError("The data set is empty: there is no example to load.")
+        check_batch_size(batch_size)
+        if batch_size % world_size:
+            raise InputError(
+                f"`batch_size` {batch_size} is the global batch and does not divide into {world_size} processes. "
+                f"Choose a multiple of {world_size}."
+            )
+        self.examples = Examples(examples.x.to(device), examples.y.to(device))
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.augment = augment
+        self.prepare = prepare
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.device = torch.device(device)
+        self.epoch = 0
+        self._consumed = 0  # batches handed out in the epoch under way
+        self._resume_at = 0
+
+    #: Lightning reads this beside `sampler`, as a DataLoader has both.
+    batch_sampler = None
+
+    @property
+    def sampler(self) -> TensorLoader:
+        """The object whose `set_epoch` Lightning calls before each epoch: this one."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch the next iteration is; it decides the order and the augmentation."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.examples) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        size = len(self.examples)
+        order = self._order().to(self.device)
+        draws = None if self.augment is None else self.augment.draw(size, self.seed, self.epoch).to(self.device)
+        first, self._resume_at = self._resume_at, 0
+        for number in range(first, len(self)):
+            shared = order[number * self.batch_size : (number + 1) * self.batch_size]
+            own = shared[self.rank :: self.world_size]
+            count = len(own)
+            index = own if count else shared[:1]
+            x = self.examples.x[index]
+            if self.augment is not None and draws is not None:
+                x = self.augment(x, draws[index], self.epoch)
+            if self.prepare is not None:
+                x = self.prepare(x)
+            self._consumed = number + 1
+            yield Batch(x, self.examples.y[index], index, count, count * self.world_size / len(shared))
+        self._consumed = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Say how many batches of the epoch have been handed out."""
+        return {"epoch": self.epoch, "batches": self._consumed}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Start the next iteration behind the batches that `state` counts."""
+        self._resume_at = state["batches"] % len(self)
+
+    def _order(self) -> Tensor:
+        if not self.shuffle:
+            return torch.arange(len(self.examples))
+        generator = torch.Generator().manual_seed(stream_seed(self.seed, "order", self.epoch))
+        return torch.randperm(len(self.examples), generator=generator)
+
+
+class Placement(TypedDict):
+    """Where a loader's batches go: which process of how many, on which device."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+
+def placement(module: LightningDataModule) -> Placement:
+    """Read rank, number of processes and device from a data module's trainer; one process on the CPU without one."""
+    if module.trainer is None:
+        return {"rank": 0, "world_size": 1, "device": torch.device("cpu")}
+    strategy = module.trainer.strategy
+    return {
+        "rank": module.trainer.global_rank,
+        "world_size": module.trainer.world_size,
+        "device": strategy.root_device,
+    }
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Refuse a batch size that cannot be.
+
+    Raises:
+        InputError: If it is below 1.
+    """
+    if batch_size < 1:
+        raise InputError(f"`batch_size` must be at least 1, got {batch_size}.")
+
+
+def normalise(x: Tensor, *, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Turn bytes into channels-last floats of about zero mean and unit spread.
+
+    Args:
+        x: uint8 images. Shape (B, C, H, W).
+        mean: Per channel, in [0, 1].
+        std: Per channel, in [0, 1].
+
+    Returns:
+        ``(x / 255 - mean) / std``. Shape (B, C, H, W), channels-last in memory.
+    """
+    scale = torch.tensor([1 / (255 * s) for s in std], device=x.device).view(-1, 1, 1)
+    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=x.device).view(-1, 1, 1)
+    return x.to(torch.float32, memory_format=torch.channels_last).mul_(scale).sub_(shift)

@@ -1,0 +1,152 @@
+"""One-dimensional functions to be learnt from samples, as in lab B."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from lightning_lab.data.loader import Examples, TensorLoader, check_batch_size, placement
+from lightning_lab.data.split import carve, check_val_frac
+from lightning_lab.runs.seeds import stream_seed
+
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "log2_cos": lambda x: torch.log2(x) + torch.cos(torch.pi * x / 2),  # the lab sheet's
+    "sine": torch.sin,
+    "runge": lambda x: 1 / (1 + 25 * x**2),
+    "absolute": torch.abs,
+    "step": lambda x: (x > 0).to(x.dtype),
+}
+
+
+class Regression(LightningDataModule):
+    """Samples (x, f(x) + noise) with x uniform on [low, high].
+
+    Args:
+        function: Which f: ``log2_cos`` is log2(x) + cos(pi x / 2), ``runge`` 1 / (1 + 25 x^2), ``step`` 1 above 0.
+        low: Left end of the range; above 0 for ``log2_cos``.
+        high: Right end of the range, above `low`.
+        num_samples: Samples in all, at least 10.
+        test_frac: Share of the samples set aside for the test, in (0, 1).
+        val_frac: Share of the rest kept for validation, in (0, 1).
+        noise: Standard deviation of normal noise added to training and validation targets, at least 0. Test targets
+            have none: the test measures how well f itself was learnt.
+        standardise: Give the net (x - mean) / std with the mean and std of the uniform distribution; false gives x.
+        batch_size: Examples in a global batch, over all processes.
+        data_seed: Decides which samples are drawn; the same for every run unless changed.
+        split_seed: Fixes the split; None takes it from the run's seed.
+        seed: The run's seed. The command line sets it from ``--seed_everything``.
+
+    Shape:
+        - Batches: x (B, 1), y (B, 1).
+
+    Raises:
+        ValueError: If a setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        function: Literal["log2_cos", "sine", "runge", "absolute", "step"] = "log2_cos",
+        low: float = 1.0,
+        high: float = 16.0,
+        num_samples: int = 5000,
+        test_frac: float = 0.2,
+        val_frac: float = 0.2,
+        noise: float = 0.0,
+        standardise: bool = True,
+        batch_size: int = 32,
+        data_seed: int = 0,
+        split_seed: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_batch_size(batch_size)
+        check_val_frac(val_frac)
+        if not low < high:
+            raise ValueError(f"`high` must be above `low`, got `low` {low} and `high` {high}.")
+        if function == "log2_cos" and low <= 0:
+            raise ValueError(f"`low` must be above 0 for the function log2_cos, got {low}.")
+        if num_samples < 10:
+            raise ValueError(f"`num_samples` must be at least 10, got {num_samples}.")
+        if not 0 < test_frac < 1:
+            raise ValueError(f"`test_frac` must be above 0 and below 1, got {test_frac}.")
+        if noise < 0:
+            raise ValueError(f"`noise` must be at least 0, got {noise}.")
+        self.function = function
+        self.low = low
+        self.high = high
+        self.num_test = min(max(round(num_samples * test_frac), 1), num_samples - 4)
+        self.num_train = num_samples - self.num_test
+        self.val_frac = val_frac
+        self.noise = noise
+        self.standardise = standardise
+        self.batch_size = batch_size
+        self.data_seed = data_seed
+        self.split_seed = split_seed
+        self.seed = seed
+        self.input_shape = (1,)
+        self.split_fingerprint: str | None = None
+        self._parts: dict[str, Examples] = {}
+
+    def setup(self, stage: str) -> None:
+        """Draw what the stage needs; the test samples for ``"test"`` alone."""
+        if stage in ("fit", "validate") and "train" not in self._parts:
+            examples = self._sample(self.num_train, part=0, noise=self.noise)
+            split = carve(examples, val_frac=self.val_frac, split_seed=self.split_seed, seed=self.seed)
+            self.split_fingerprint = split.fingerprint
+            self._parts |= {"train": split.train, "val": split.val}
+        elif stage == "test":
+            self._parts["test"] = self._sample(self.num_test, part=1, noise=0.0)
+        elif stage == "predict":
+            grid = torch.linspace(self.low, self.high, 1001).unsqueeze(1)
+            self._parts["predict"] = Examples(grid, self.evaluate(grid))
+
+    def train_dataloader(self) -> TensorLoader:
+        """Shuffled batches of the training part."""
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> TensorLoader:
+        """The validation part, in order."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> TensorLoader:
+        """The test part, in order."""
+        return self._loader("test")
+
+    def predict_dataloader(self) -> TensorLoader:
+        """An even grid of 1001 points over the range."""
+        return self._loader("predict")
+
+    @property
+    def predict_inputs(self) -> Tensor:
+        """The x of the grid that predict evaluates. Shape (1001, 1)."""
+        return self._parts["predict"].x
+
+    def evaluate(self, x: Tensor) -> Tensor:
+        """Compute f(x) without noise."""
+        return FUNCTIONS[self.function](x)
+
+    def _loader(self, part: str, *, shuffle: bool = False) -> TensorLoader:
+        return TensorLoader(
+            self._parts[part],
+            batch_size=self.batch_size,
+            shuffle=shuffle,
+            prepare=self._prepare if self.standardise else None,
+            seed=self.seed,
+            **placement(self),
+        )
+
+    def _prepare(self, x: Tensor) -> Tensor:
+        # A uniform distribution on [a, b] has mean (a + b) / 2 and variance (b - a)^2 / 12.
+        return (x - (self.low + self.high) / 2) / ((self.high - self.low) / 12**0.5)
+
+    def _sample(self, size: int, *, part: int, noise: float) -> Examples:
+        generator = torch.Generator().manual_seed(stream_seed(self.data_seed, "split", part))
+        # In float64, so that the targets are exact to float32.
+        x = self.low + (self.high - self.low) * torch.rand(size, 1, generator=generator, dtype=torch.float64)
+        y = self.evaluate(x) + noise * torch.randn(size, 1, generator=generator, dtype=torch.float64)
+        return Examples(x.float(), y.float())

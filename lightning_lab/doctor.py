@@ -1,0 +1,72 @@
+"""The verb ``doctor``: what this machine has, what the defaults choose because of it, and where the data are."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from lightning_lab import __version__
+from lightning_lab.runs.environment import hardware, versions
+
+
+def main(args: list[str]) -> int:
+    """Print the report.
+
+    Args:
+        args: What follows ``doctor`` on the command line.
+
+    Returns:
+        The exit code.
+    """
+    parser = argparse.ArgumentParser(
+        prog="lightning-lab doctor",
+        description="Tell what this machine has, what the defaults choose because of it, and where the data are.",
+    )
+    parser.add_argument("--brief", action="store_true", help="only what needs no torch: answers at once")
+    options = parser.parse_args(args)
+    if not options.brief:
+        import torch  # noqa: F401 - `hardware` reports what it sees once torch is there
+    machine = hardware()
+    memory = machine["memory_bytes"]
+    print(f"lightning-lab {__version__}, Python {sys.version.split()[0]}")
+    print("  " + ", ".join(f"{name} {version}" for name, version in versions().items()))
+    print("machine")
+    print(f"  {machine['processor']}, {machine['cores']} cores, {memory / 2**30 if memory else 0:.0f} GiB memory")
+    print(f"  bf16 units of the processor: {machine['bf16_units']}")
+    print(f"  free disk here: {shutil.disk_usage('.').free / 2**30:.0f} GiB")
+    if not options.brief:
+        _print_torch()
+    print("data")
+    root = Path(os.environ.get("LIGHTNING_LAB_DATA") or "data")
+    origin = "$LIGHTNING_LAB_DATA" if os.environ.get("LIGHTNING_LAB_DATA") else "the default"
+    print(f"  digits: bundled\n  CIFAR-10: {_cifar10(root)} (looked in {root}, {origin})")
+    return 0
+
+
+def _print_torch() -> None:
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    print("defaults")
+    if gpus:
+        print(f"  accelerator: GPU ({', '.join(gpus)}); several: --config trainer/ddp")
+    else:
+        print("  accelerator: CPU, because torch sees no GPU")
+    print(f"  threads: {torch.get_num_threads()} of torch's own choice")
+    print("  precision: 32-true; --trainer.precision bf16-mixed is worth a try where bf16 units are listed above")
+
+
+def _cifar10(root: Path) -> str:
+    if (root / "cifar-10-batches-py").is_dir():
+        missing = [name for name in _OFFICIAL if not (root / "cifar-10-batches-py" / name).is_file()]
+        return f"official files, {len(missing)} missing" if missing else "official files, complete by name"
+    if (root / "train").is_dir() and (root / "test").is_dir():
+        counts = [sum(1 for folder in (root / part).iterdir() if folder.is_dir()) for part in ("train", "test")]
+        return f"an image tree with {counts[0]} and {counts[1]} class folders"
+    return "not there; fetch it with: lightning-lab fit --config cifar10/lenet5 --data.download true"
+
+
+_OFFICIAL = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch")

@@ -1,0 +1,80 @@
+"""jsonargparse's errors in one sentence: the key as the user wrote it, the value, what is allowed."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Iterable
+
+from lightning_lab.runs.errors import unknown
+
+_KEY = re.compile(r'Parser key "([^"]+)":')
+_CLASS = re.compile(r"Problem with given class_path '([^']+)'")
+_OPTION = re.compile(r"Option '([^']+)' is not accepted")
+_ARGUMENT = re.compile(r"[Uu]nrecognized arguments: (.+)")
+_EXPECTED = re.compile(r"Expected an? (.+?)(?:\. Got value: (.*))?$")
+_GIVEN = re.compile(r"Given value: (?:NestedArg\(key='([^']*)', val=)?(.+)$")
+_AMBIGUOUS = re.compile(r"Multiple subclasses with name .+")
+_IMPORT = re.compile(r"(?:Expected a dot import path string|No module named|Import failed.*?): '?([\w.]+)'?")
+
+
+def explain(text: str, *, keys: Iterable[str], classes: dict[str, list[str]]) -> str:
+    """Reword what the parser said.
+
+    Args:
+        text: The parser's message, which nests one level a line.
+        keys: The keys the parser knows at the top.
+        classes: For a key that takes a class, the known class names; for a name that is none of them.
+
+    Returns:
+        One sentence with the remedy; the parser's own words where their form is not known.
+    """
+    lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
+    path = ".".join(match[1] for line in lines if (match := _KEY.search(line)))
+    owners = [match[1] for line in lines if (match := _CLASS.search(line))]
+    for line in lines:
+        if match := _ARGUMENT.search(line):
+            name = match[1].split()[0].split("=")[0].removeprefix("--")
+            return unknown("key", name, keys)
+        if match := _OPTION.search(line):
+            if not owners:
+                return unknown("key", match[1], keys)
+            known = _parameters(owners[-1])
+            return unknown("key", _join(path, match[1]), [_join(path, name) for name in known])
+        if _AMBIGUOUS.search(line):
+            return f"`{path}`: {line}"
+    leaf = path.rsplit(".", 1)[-1]
+    if leaf in classes:
+        for line in lines:
+            if match := _IMPORT.search(line):
+                return unknown(leaf, match[1].rsplit(".", 1)[-1], classes[leaf])
+    allowed = [match for line in lines if (match := _EXPECTED.search(line)) and "NoneType" not in match[1]]
+    if allowed and path:
+        given = allowed[-1][2] or next(
+            (m[2].rstrip(")").strip("'") for line in lines if (m := _GIVEN.search(line))), "?"
+        )
+        return f"`{path}` must be {_plain(allowed[-1][1])}, got {given}."
+    return text
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _plain(kind: str) -> str:
+    kind = kind.removeprefix("typing.").replace("<class ", "").replace(">", "").strip("'")
+    if kind.startswith("Literal["):
+        return "one of " + kind.removeprefix("Literal[").removesuffix("]")
+    return {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}.get(kind, f"a {kind}")
+
+
+def _parameters(class_path: str) -> list[str]:
+    module, _, name = class_path.rpartition(".")
+    try:
+        owner = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        return []
+    return [
+        parameter for parameter in inspect.signature(owner).parameters if parameter not in ("self", "args", "kwargs")
+    ]

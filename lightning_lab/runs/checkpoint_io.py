@@ -1,0 +1,84 @@
+"""How checkpoints reach the disk: whole or not at all, and back without running anything from the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+
+from lightning_lab.runs.errors import InputError
+from lightning_lab.runs.files import write_whole
+
+
+class WholeFileCheckpointIO(TorchCheckpointIO):
+    """Write through a temporary file in the same folder; read tensors and plain values only.
+
+    Lightning's own stages in the system's temporary folder and moves from there, which is not atomic across file
+    systems, and does not force the bytes to disk.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            TypeError: If `storage_options` are given: there is no remote storage here.
+        """
+        if storage_options is not None:
+            raise TypeError(f"`storage_options` is not supported, got {storage_options!r}.")
+        write_whole(Path(path), lambda file: torch.save(checkpoint, file))
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint; `weights_only` is always on."""
+        return read_checkpoint(Path(path), map_location=map_location)
+
+
+def read_checkpoint(path: Path, *, map_location: Any = "cpu") -> dict[str, Any]:
+    """Read a checkpoint of this project or of Lightning, tensors and plain values only.
+
+    Raises:
+        InputError: If the file is missing, damaged, holds anything else, or is no checkpoint.
+    """
+    if not path.is_file():
+        raise InputError(f"There is no checkpoint {path}.")
+    try:
+        content = torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:  # torch raises a dozen types here, depending on which byte is bad
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"The checkpoint {path} cannot be read ({reason}). It is damaged or not a checkpoint."
+        ) from error
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise InputError(f"{path} is not a checkpoint: it has no `state_dict`.")
+    return content
+
+
+def check_fits(checkpoint: dict[str, Any], weights: dict[str, torch.Tensor], path: Path) -> None:
+    """Compare a checkpoint with the net that is to take it, name by name and shape by shape.
+
+    Args:
+        checkpoint: What :func:`read_checkpoint` gave.
+        weights: The `state_dict` of the model.
+        path: For the message.
+
+    Raises:
+        InputError: If they differ.
+    """
+    saved = checkpoint["state_dict"]
+    missing, extra = sorted(weights.keys() - saved.keys()), sorted(saved.keys() - weights.keys())
+    shapes = [
+        f"{name} is {tuple(saved[name].shape)} there and {tuple(weights[name].shape)} here"
+        for name in weights.keys() & saved.keys()
+        if saved[name].shape != weights[name].shape
+    ]
+    if missing or extra or shapes:
+        facts = sorted(shapes)[:2]
+        facts += [f"{len(missing)} tensors are missing there ({missing[0]})"] if missing else []
+        facts += [f"{len(extra)} tensors are not known here ({extra[0]})"] if extra else []
+        raise InputError(
+            f"The checkpoint {path} is of another net: {'; '.join(facts)}. "
+            "Give the configuration it was trained with: --config RUN/config.yaml."
+        )

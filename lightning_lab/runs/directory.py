@@ -1,0 +1,92 @@
+"""Where a run lives: ``<logs>/<experiment>/<name>/`` and the names of the files in it. Free of torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_lab.runs.errors import InputError
+
+#: What `status` in summary.json can say.
+STATUSES = ("completed", "stopped_early", "diverged", "interrupted", "failed", "running")
+#: A run in one of these is over: the same command does nothing more.
+FINISHED = ("completed", "stopped_early", "diverged")
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The files of one run.
+
+    Args:
+        path: The folder of the run.
+
+    Example:
+        >>> RunDirectory(Path("logs/lenet5/first")).best.as_posix()
+        'logs/lenet5/first/checkpoints/best.ckpt'
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration, reusable as ``--config``."""
+        return self.path / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """What the run ran on and from."""
+        return self.path / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object per epoch: the truth that every picture is a view of."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        """Status, reason, best and last metrics."""
+        return self.path / "summary.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint with the best monitored metric."""
+        return self.checkpoints / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint of the last epoch, the one a run continues from."""
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def traceback(self) -> Path:
+        """The traceback of a failed run."""
+        return self.path / "traceback.txt"
+
+    def read_summary(self) -> dict[str, Any]:
+        """Read summary.json; an empty mapping if there is none yet.
+
+        Raises:
+            InputError: If the file is not valid JSON.
+        """
+        if not self.summary.exists():
+            return {}
+        try:
+            summary = json.loads(self.summary.read_text())
+        except json.JSONDecodeError as error:
+            raise InputError(f"{self.summary} is damaged ({error}). Delete it, or the run, and start again.") from error
+        if not isinstance(summary, dict):
+            raise InputError(f"{self.summary} is damaged (not a mapping). Delete it, or the run, and start again.")
+        return summary
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Read metrics.jsonl; an empty list if there is none yet."""
+        if not self.metrics.exists():
+            return []
+        return [json.loads(line) for line in self.metrics.read_text().splitlines() if line]

@@ -1,0 +1,219 @@
+"""The verbs ``runs``, ``runs show`` and ``runs diff``: what has been run, and how two runs differ. Free of torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_lab.runs.directory import RunDirectory
+from lightning_lab.runs.errors import InputError, unknown
+
+_EXAMPLES = """examples:
+  lightning-lab runs
+  lightning-lab runs show lenet5/2026-01-31_10-15-00_seed0
+  lightning-lab runs diff lenet5/baseline lenet5/dropout"""
+
+
+def main(args: list[str]) -> int:
+    """List, show or compare runs; print to standard output.
+
+    Args:
+        args: What follows ``runs`` on the command line.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: If a named run does not exist.
+    """
+    parser = argparse.ArgumentParser(
+        prog="lightning-lab runs",
+        description="List the runs below the logs folder; show one; compare two (configurations and results).",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--run.logs", dest="logs", default="logs", metavar="DIR", help="where runs are (default: logs)")
+    actions = parser.add_subparsers(dest="action", metavar="{show,diff}")
+    show = actions.add_parser("show", help="one run: status, metrics, files")
+    show.add_argument("run", help="<experiment>/<name>, a unique part of it, or a folder")
+    diff = actions.add_parser("diff", help="two runs: what differs in configuration and result")
+    diff.add_argument("a", help="the first run")
+    diff.add_argument("b", help="the second run")
+    options = parser.parse_args(args)
+    logs = Path(options.logs)
+    if options.action == "show":
+        print(_show(_find(options.run, logs)))
+    elif options.action == "diff":
+        print(_diff(_find(options.a, logs), _find(options.b, logs)))
+    else:
+        print(_list(logs))
+    return 0
+
+
+def find_runs(logs: Path) -> list[RunDirectory]:
+    """Find every run below `logs`, oldest first."""
+    summaries = [path for path in logs.rglob("summary.json") if (path.parent / "config.yaml").exists()]
+    return [RunDirectory(path.parent) for path in sorted(summaries, key=lambda path: (_started(path), path))]
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Turn nested mappings into dotted keys, written as on the command line (`init_args` left out).
+
+    Example:
+        >>> flatten({"model": {"class_path": "A", "init_args": {"net": None}}})
+        {'model': 'A', 'model.net': None}
+    """
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if key == "class_path":
+            flat[prefix] = value
+        else:
+            flat |= flatten(value, prefix if key == "init_args" else f"{prefix}.{key}".lstrip("."))
+    return flat
+
+
+def status_of(run: RunDirectory) -> str:
+    """Tell a run's status; a run that says "running" without a living process is "killed"."""
+    summary = run.read_summary()
+    status = str(summary.get("status", "unknown"))
+    # The process is looked up on its own machine only; elsewhere the record is believed.
+    if status == "running" and summary.get("host") == platform.node() and not _alive(int(summary.get("pid", -1))):
+        return "killed"
+    return status
+
+
+def _list(logs: Path) -> str:
+    runs = find_runs(logs)
+    if not runs:
+        return f"No runs in {logs}/ yet. Start one: lightning-lab fit"
+    rows = [("RUN", "STATUS", "EPOCHS", "BEST", "LAST", "TEST", "AGE")]
+    for run in runs:
+        summary = run.read_summary()
+        best, test = summary.get("best") or {}, summary.get("test") or {}
+        last = (summary.get("last") or {}).get(best.get("metric"))
+        rows.append(
+            (
+                run.path.relative_to(logs).as_posix(),
+                status_of(run),
+                str(summary.get("epochs", "-")),
+                f"{best['metric']} {best['value']:.4f} (epoch {best['epoch']})" if best else "-",
+                f"{last:.4f}" if isinstance(last, float) else "-",
+                " ".join(f"{key} {test[key]:.4f}" for key in ("test/acc", "test/loss") if key in test) or "-",
+                _age(_started(run.summary)),
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _show(run: RunDirectory) -> str:
+    summary = run.read_summary()
+    lines = [
+        f"{run.path}",
+        f"  status   {status_of(run)}" + (f": {summary['reason']}" if summary.get("reason") else ""),
+    ]
+    lines += [f"  {key:<8} {summary[key]}" for key in ("epochs", "steps", "wall_s", "seed", "split") if key in summary]
+    if summary.get("best"):
+        best = summary["best"]
+        lines.append(f"  best     {best['metric']} {best['value']:.6g} at epoch {best['epoch']}")
+    for part in ("last", "test"):
+        if summary.get(part):
+            lines.append(f"  {part:<8} " + "  ".join(f"{key} {_number(value)}" for key, value in summary[part].items()))
+    rows = run.read_metrics()
+    if rows:
+        columns = [key for key in ("epoch", "train/loss", "val/loss", "train/acc", "val/acc", "lr") if key in rows[-1]]
+        shown = rows if len(rows) <= 12 else [*rows[:3], *rows[-8:]]
+        lines += ["", "  " + "  ".join(f"{column:>10}" for column in columns)]
+        lines += ["  " + "  ".join(f"{_number(row.get(column)):>10}" for column in columns) for row in shown]
+    lines += ["", f"  continue or repeat: lightning-lab fit --config {run.config}"]
+    lines += [f"  curves:             tensorboard --logdir {run.path}"]
+    return "\n".join(lines)
+
+
+def _diff(a: RunDirectory, b: RunDirectory) -> str:
+    lines = [f"a: {a.path}", f"b: {b.path}", "", "configuration"]
+    lines += differences(flatten(_config(a)), flatten(_config(b))) or ["  the same"]
+    lines += ["", "environment"]
+    lines += differences(_environment(a), _environment(b)) or ["  the same"]
+    lines += ["", "results"]
+    lines += differences(_results(a), _results(b)) or ["  the same"]
+    return "\n".join(lines)
+
+
+def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    """Word the entries in which two mappings differ, one line each: ``key  a -> b``."""
+    keys = [key for key in {**a, **b} if a.get(key, "-") != b.get(key, "-")]
+    width = max(map(len, keys), default=0)
+    return [f"  {key:<{width}}  {_number(a.get(key, '-'))} -> {_number(b.get(key, '-'))}" for key in keys]
+
+
+def _config(run: RunDirectory) -> dict[str, Any]:
+    return dict(yaml.safe_load(run.config.read_text()) or {})
+
+
+def _environment(run: RunDirectory) -> dict[str, Any]:
+    known = json.loads(run.environment.read_text()) if run.environment.exists() else {}
+    kept = {key: known.get(key) for key in ("lightning_lab", "commit", "dirty", "python", "versions", "hardware")}
+    return flatten(kept)
+
+
+def _results(run: RunDirectory) -> dict[str, Any]:
+    summary = run.read_summary()
+    return flatten(
+        {key: summary[key] for key in ("status", "epochs", "split", "best", "last", "test") if key in summary}
+    )
+
+
+def _find(name: str, logs: Path) -> RunDirectory:
+    folder = Path(name)
+    if (folder / "summary.json").exists():
+        return RunDirectory(folder)
+    runs = {run.path.relative_to(logs).as_posix(): run for run in find_runs(logs)}
+    matches = [known for known in runs if name in known]
+    if name in runs:
+        return runs[name]
+    if len(matches) == 1:
+        return runs[matches[0]]
+    if matches:
+        raise InputError(f"{name!r} fits several runs: {', '.join(matches)}. Write more of the name.")
+    raise InputError(unknown("run", name, runs))
+
+
+def _started(summary: Path) -> float:
+    environment = summary.parent / "environment.json"
+    return (environment if environment.exists() else summary).stat().st_mtime
+
+
+def _age(started: float) -> str:
+    seconds = max(0.0, time.time() - started)
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _alive(pid: int) -> bool:
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's process, but a living one
+    return True

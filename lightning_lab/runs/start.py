@@ -1,0 +1,124 @@
+"""Decide what a ``fit`` does with its run directory: begin, continue, leave a finished run alone, or refuse."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from lightning_lab.runs.directory import FINISHED, RunDirectory
+from lightning_lab.runs.environment import describe_environment
+from lightning_lab.runs.errors import InputError
+from lightning_lab.runs.files import write_json, write_text
+from lightning_lab.runs.listing import differences, flatten, status_of
+
+#: Set for the processes that a distributed run starts, so that all of them use one directory.
+_RUN_VARIABLE = "LIGHTNING_LAB_RUN"
+#: Keys that say how a run is shown, not what it computes; a change of them does not stop a run from continuing.
+_COSMETIC = ("progress",)
+
+
+def choose_directory(
+    *, logs: str | None, experiment: str | None, name: str | None, origin: Path | None, stem: str, seed: int
+) -> RunDirectory:
+    """Find the directory of a run.
+
+    Args:
+        logs: ``--run.logs``.
+        experiment: ``--run.experiment``.
+        name: ``--run.name``.
+        origin: The run that the configuration was read from, or None.
+        stem: What the experiment is called by default: the configuration's file name.
+        seed: The run's seed, part of the default name.
+
+    Raises:
+        InputError: If several processes were started from outside and no name says which run they share.
+    """
+    if _RUN_VARIABLE in os.environ and "LOCAL_RANK" in os.environ:
+        return RunDirectory(Path(os.environ[_RUN_VARIABLE]))
+    if origin is not None:
+        logs, experiment, name = (
+            logs or str(origin.parent.parent),
+            experiment or origin.parent.name,
+            name or (None if logs or experiment else origin.name),
+        )
+    if name is None:
+        name = _default_name(seed)
+    run = RunDirectory(Path(logs or "logs") / (experiment or stem) / name)
+    os.environ[_RUN_VARIABLE] = str(run.path.absolute())
+    return run
+
+
+def begin(run: RunDirectory, config: str, *, overwrite: bool) -> Literal["begin", "continue", "finished"]:
+    """Look at the directory, decide, and write config.yaml and environment.json where the run begins.
+
+    Args:
+        run: The directory.
+        config: The resolved configuration as YAML.
+        overwrite: Delete what an earlier run left there.
+
+    Returns:
+        ``begin``, ``continue`` (from last.ckpt) or ``finished`` (there is nothing to do).
+
+    Raises:
+        InputError: If the directory belongs to another configuration, to a living process, or not to a run.
+    """
+    if run.path.exists() and not run.path.is_dir():
+        raise InputError(f"The run directory {run.path} is a file. Choose another --run.name.")
+    if status_of(run) == "running":
+        summary = run.read_summary()
+        raise InputError(
+            f"The run {run.path} is under way: process {summary.get('pid')} on {summary.get('host')}. "
+            "Wait for it, or choose another --run.name."
+        )
+    if overwrite and run.config.exists():
+        shutil.rmtree(run.path)
+    if run.config.exists() and (run.last.exists() or run.best.exists()):
+        changed = _changes(run, config)
+        if changed:
+            raise InputError(
+                f"The run {run.path} was made with another configuration (there -> now):\n"
+                + "\n".join(changed)
+                + "\nChoose another --run.name, or start over with --run.overwrite true."
+            )
+        if run.read_summary().get("status") in FINISHED:
+            return "finished"
+        if run.last.exists():
+            return "continue"
+    run.path.mkdir(parents=True, exist_ok=True)
+    write_text(run.config, config)
+    write_json(run.environment, describe_environment())
+    return "begin"
+
+
+def origin_of(config: Path) -> Path | None:
+    """Tell which run a configuration is the record of, if it is one's ``config.yaml``."""
+    folder = config.absolute().parent
+    is_record = config.name == "config.yaml" and (folder / "environment.json").exists()
+    return folder if is_record else None
+
+
+def _default_name(seed: int) -> str:
+    for variable in ("SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"):
+        shared = os.environ.get(variable, "none")
+        if shared != "none":
+            return f"{variable.split('_')[0].lower()}-{shared}"
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("Several processes were started from outside: name the run they share with --run.name.")
+    return f"{datetime.now().strftime('%Y-%m-%d_%H-%M-%S')}_seed{seed}"
+
+
+def _changes(run: RunDirectory, config: str) -> list[str]:
+    there, now = flatten(_load(run.config.read_text())), flatten(_load(config))
+    for settings in (there, now):
+        for key in [key for key in settings if key.split(".")[0] in _COSMETIC]:
+            del settings[key]
+    return differences(there, now)
+
+
+def _load(text: str) -> dict[str, Any]:
+    return dict(yaml.safe_load(text) or {})

@@ -1,0 +1,164 @@
+"""Classification: a net that gives one logit a class, its loss and its metrics."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+from lightning_lab.runs.errors import InputError
+from lightning_lab.tasks.batch import take_apart
+
+
+class Classification(LightningModule):
+    """Train and measure a classifier.
+
+    Args:
+        net: Maps inputs (B, ...) to logits (B, num_classes); says its ``num_classes``.
+        optimizer: Any optimiser of torch, for example ``torch.optim.Adam`` with its arguments.
+        loss: ``cross_entropy`` of the softmax; ``mse``, the mean squared distance of the logits to one-hot targets;
+            ``norm``, their unsquared Euclidean distance ||logits - target||, the loss of lab A.
+        label_smoothing: Share of the target spread evenly over all classes, in [0, 1). For cross entropy in training
+            alone: validation and test measure the plain loss.
+
+    Shape:
+        - Batches: x (B, ...) as the net wants it, y (B,) int64.
+
+    Raises:
+        ValueError: If `label_smoothing` is out of range or given for another loss, or the net does not say its
+            number of classes.
+        InputError: If the data have another number of classes than the net.
+
+    Logs ``train/loss``, ``train/acc``, ``val/loss``, ``val/acc``, ``test/loss``, ``test/acc``, and with more than
+    five classes ``val/top5`` and ``test/top5``. Losses exclude penalties and smoothing in ``val`` and ``test``.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        optimizer: OptimizerCallable = lambda parameters: torch.optim.SGD(parameters, lr=0.01, momentum=0.9),
+        loss: Literal["cross_entropy", "mse", "norm"] = "cross_entropy",
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"`label_smoothing` must be in [0, 1), got {label_smoothing}.")
+        if label_smoothing and loss != "cross_entropy":
+            raise ValueError(f"`label_smoothing` {label_smoothing} goes with the loss cross_entropy alone, not {loss}.")
+        num_classes = getattr(net, "num_classes", None)
+        if not isinstance(num_classes, int) or num_classes < 2:
+            raise ValueError(f"`net` must have an attribute `num_classes` of at least 2, got {num_classes}.")
+        self.net = net
+        self.optimizer = optimizer
+        self.loss = loss
+        self.label_smoothing = label_smoothing
+        self.num_classes = num_classes
+        self.train_metrics = _metrics("train", num_classes)
+        self.val_metrics = _metrics("val", num_classes)
+        self.test_metrics = _metrics("test", num_classes)
+        self.test_confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The metrics that a fit logs and a callback can monitor."""
+        return tuple(f"{part}/{name}" for part in ("train", "val") for name in _names(part, self.num_classes))
+
+    def setup(self, stage: str) -> None:
+        """Compare the net with the data before anything is trained."""
+        found = getattr(self.trainer.datamodule, "num_classes", self.num_classes)  # type: ignore[attr-defined]
+        if found != self.num_classes:
+            raise InputError(
+                f"The data have {found} classes and the net gives {self.num_classes}. "
+                f"Set it with --model.net.num_classes {found}."
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute logits (B, num_classes) from inputs (B, ...)."""
+        logits: Tensor = self.net(x)
+        return logits
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Compute the loss of one batch."""
+        x, y, num_real, weight = take_apart(batch)
+        logits = self(x)
+        loss = self._loss(logits, y, self.label_smoothing)
+        self._update(self.train_metrics, loss.detach(), logits.detach(), y, num_real)
+        return loss if weight == 1.0 else loss * weight
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's mean loss and accuracy."""
+        self._log(self.train_metrics)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Measure one batch."""
+        x, y, num_real, _ = take_apart(batch)
+        logits = self(x)
+        self._update(self.val_metrics, self._loss(logits, y), logits, y, num_real)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics over every validation example."""
+        self._log(self.val_metrics)
+
+    def test_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Measure one batch and return its logits (B, num_classes), for the pictures."""
+        x, y, num_real, _ = take_apart(batch)
+        logits: Tensor = self(x)
+        self._update(self.test_metrics, self._loss(logits, y), logits, y, num_real)
+        self.test_confusion.update(logits[:num_real], y[:num_real])
+        return logits[:num_real]
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics over every test example."""
+        self._log(self.test_metrics)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Compute class probabilities (B, num_classes)."""
+        x, _, num_real, _ = take_apart(batch)
+        probabilities: Tensor = self(x)[:num_real].softmax(dim=1)
+        return probabilities
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Build the optimiser; the schedule is a callback."""
+        return self.optimizer(self.parameters())
+
+    def _loss(self, logits: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        if self.loss == "cross_entropy":
+            return F.cross_entropy(logits, y, label_smoothing=label_smoothing)
+        target = F.one_hot(y, self.num_classes).to(logits.dtype)
+        if self.loss == "mse":
+            return F.mse_loss(logits, target)
+        distance: Tensor = torch.linalg.vector_norm(logits - target, dim=1)
+        return distance.mean()
+
+    def _update(self, metrics: MetricCollection, loss: Tensor, logits: Tensor, y: Tensor, num_real: int) -> None:
+        for name, metric in metrics.items(keep_base=True, copy_state=False):
+            if name == "loss":
+                metric.update(loss, weight=num_real)
+            elif num_real:
+                metric.update(logits[:num_real], y[:num_real])
+
+    def _log(self, metrics: MetricCollection) -> None:
+        self.log_dict({str(name): value for name, value in metrics.compute().items()})
+        metrics.reset()
+
+
+def _names(part: str, num_classes: int) -> tuple[str, ...]:
+    # Top-5 is 1 by definition with five classes, and costs a sort a step, so training goes without.
+    return ("loss", "acc", "top5") if num_classes > 5 and part != "train" else ("loss", "acc")
+
+
+def _metrics(part: str, num_classes: int) -> MetricCollection:
+    top_k = {"acc": 1, "top5": 5}
+    metrics: dict[str, Any] = {
+        name: MulticlassAccuracy(num_classes, average="micro", top_k=top_k[name], validate_args=False)
+        for name in _names(part, num_classes)
+        if name != "loss"
+    }
+    return MetricCollection({"loss": MeanMetric(), **metrics}, prefix=f"{part}/", compute_groups=False)
