@@ -167,7 +167,9 @@ class LabCLI(LightningCLI):
         kwargs.setdefault("plugins", settings.plugins or [WholeFileCheckpointIO()])
         kwargs.setdefault("default_root_dir", str(self.run_directory.path))
         if settings.logger in (None, True):
-            kwargs.setdefault("logger", RunTensorBoard(self.run_directory.path))
+            # validate and predict measure a finished run: a point of theirs would bend its curves.
+            draws = self.verb in ("fit", "test")
+            kwargs.setdefault("logger", RunTensorBoard(self.run_directory.path) if draws else False)
         kwargs.setdefault("enable_progress_bar", self.config_init.progress is not None)
         kwargs["callbacks"] = [*(settings.callbacks or []), *self._callbacks(self.run_directory)]
         return super().instantiate_trainer(**kwargs)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
+import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics import Metric
@@ -73,11 +74,9 @@ class Pictures(Callback):
     def _publish(self, trainer: Trainer, name: str, figure: Figure) -> None:
         write_whole(self.run.path / f"{name}.png", lambda file: figure.savefig(file, format="png", dpi=120))
         if isinstance(trainer.logger, RunTensorBoard):
-            figure.canvas.draw()
-            # The canvas of a Figure made without pyplot is Agg's, which can give its pixels.
-            pixels = torch.frombuffer(bytearray(figure.canvas.buffer_rgba()), dtype=torch.uint8)  # type: ignore[attr-defined]
-            width, height = figure.canvas.get_width_height()
-            image = pixels.view(height, width, 4)[:, :, :3]
+            canvas: Any = FigureCanvasAgg(figure)  # untyped in matplotlib
+            canvas.draw()
+            image = np.asarray(canvas.buffer_rgba())[:, :, :3]  # (H, W, 3)
             trainer.logger.part("test").add_image(name, image, trainer.global_step, dataformats="HWC")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard import SummaryWriter
 
@@ -42,8 +43,14 @@ class RunTensorBoard(TensorBoardLogger):
     def part(self, name: str) -> SummaryWriter:
         """Open the writer of a sub-run, for example ``test``, at its first use."""
         if name not in self._writers:
-            self._writers[name] = SummaryWriter(log_dir=str(self._folder / name))
+            self._writers[name] = _LazyWriter(self._folder / name)
         return self._writers[name]
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> SummaryWriter:
+        """TensorBoard's own writer, for everything this class does not know."""
+        return self.part(".")
 
     @rank_zero_only
     def log_result(self, settings: Mapping[str, Any], result: Mapping[str, float]) -> None:
@@ -63,7 +70,6 @@ class RunTensorBoard(TensorBoardLogger):
     @rank_zero_only
     def save(self) -> None:
         """Force the events to disk; there is no hparams.yaml, because config.yaml has it all."""
-        self.experiment.flush()
         for writer in self._writers.values():
             writer.flush()
 
@@ -74,4 +80,15 @@ class RunTensorBoard(TensorBoardLogger):
         for writer in self._writers.values():
             writer.close()
         self._writers.clear()
-        self.experiment.close()
+
+
+class _LazyWriter(SummaryWriter):
+    """A writer that makes its file at the first event; Lightning opens one for verbs that write nothing too."""
+
+    def __init__(self, folder: Path) -> None:
+        self._ready = False
+        super().__init__(log_dir=str(folder))
+        self._ready = True
+
+    def _get_file_writer(self) -> Any:
+        return super()._get_file_writer() if self._ready else None  # type: ignore[no-untyped-call]
