@@ -112,6 +112,11 @@ class LabCLI(LightningCLI):
             run=False,
         )
 
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the seed. A number always, unlike Lightning's: a run that cannot be repeated is no experiment."""
+        help_text = "Seed of all random streams: split, initial weights, order, augmentation, dropout."
+        parser.add_argument("--seed_everything", type=int, default=0, help=help_text)
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the slots and the run options."""
         parser.add_class_arguments(RunOptions, "run")
@@ -133,16 +138,15 @@ class LabCLI(LightningCLI):
             super().parse_arguments(parser, _full_class_paths(args))
         except ArgumentError as error:
             known = {key: list(module.__all__) for key, module in CLASSES.items()}
-            keys = [action.dest for action in parser._actions if "." in action.dest or action.dest != "help"]
+            known["optimizer"] = [name for name in torch.optim.__all__ if isinstance(getattr(torch.optim, name), type)]
+            known["scheduler"] = list(torch.optim.lr_scheduler.__all__)
+            keys = [action.dest for action in parser._actions if not action.dest.endswith("help")]
             raise InputError(explain(str(error), keys=keys, classes=known)) from error
 
     def before_instantiate_classes(self) -> None:
         """Seed the stream that the nets' initial weights are drawn from."""
-        seed = self.config.seed_everything
-        if isinstance(seed, bool):
-            raise InputError(f"`seed_everything` must be a whole number, got {seed}.")
-        self.seed: int = seed
-        torch.manual_seed(stream_seed(seed, "init"))
+        self.seed: int = self.config.seed_everything
+        torch.manual_seed(stream_seed(self.seed, "init"))
 
     def instantiate_classes(self) -> None:
         """Build net, task, data, callbacks and trainer."""
@@ -201,7 +205,14 @@ class LabCLI(LightningCLI):
         slots: list[Callback] = [self.config_init[name] for name in SLOTS if self.config_init[name] is not None]
         checkpoint: Checkpoint | None = self.config_init.checkpoint
         chosen = checkpoint or Checkpoint()
-        record = RunRecord(run, monitor=chosen.monitor, mode=chosen.mode, seed=self.seed)
+        record = RunRecord(
+            run,
+            config=self.resolved_config(),
+            overwrite=self.config.run.overwrite,
+            monitor=chosen.monitor,
+            mode=chosen.mode,
+            seed=self.seed,
+        )
         saves = checkpoint.callbacks(run.checkpoints) if checkpoint is not None else []
         return [*slots, NoiseStream(self.seed), Pictures(run), record, *saves]
 

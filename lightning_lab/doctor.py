@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import sys
 from pathlib import Path
 
 from lightning_lab import __version__
+from lightning_lab.runs.arguments import Parser
 from lightning_lab.runs.environment import hardware, versions
 
 
@@ -21,7 +21,7 @@ def main(args: list[str]) -> int:
     Returns:
         The exit code.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lightning-lab doctor",
         description="Tell what this machine has, what the defaults choose because of it, and where the data are.",
     )

@@ -21,7 +21,7 @@ from lightning_lab.runs.checkpoint_io import check_fits, read_checkpoint
 from lightning_lab.runs.errors import DivergedError, InputError
 from lightning_lab.runs.files import write_text
 from lightning_lab.runs.listing import flatten
-from lightning_lab.runs.start import begin, origin_of
+from lightning_lab.runs.start import decide, origin_of
 from lightning_lab.runs.tensorboard import RunTensorBoard
 
 _CONFIG_FLAGS = ("--config", "-c")
@@ -69,24 +69,16 @@ def _fit(cli: LabCLI) -> None:
     if ckpt_path is not None:
         ckpt_path = _checkpoint(cli, ckpt_path)
     record = next(c for c in cli.trainer.checkpoint_callbacks if isinstance(c, RunRecord))
-    state = "begin"
-    if cli.trainer.is_global_zero:
-        state = begin(cli.run_directory, cli.resolved_config(), overwrite=cli.config.run.overwrite)
+    overwrite = cli.config.run.overwrite
+    state = decide(cli.run_directory, record.config, overwrite=overwrite) if cli.trainer.is_global_zero else "begin"
     if state == "finished":
         summary = cli.run_directory.read_summary()
         print(f"{cli.run_directory.path} is finished ({summary['status']}); nothing to do.")
         print("Start over with --run.overwrite true, or choose another --run.name.")
     else:
-        # Every process sees the same file: the first one has deleted it by now if the run was to start over.
-        last = cli.run_directory.last
-        if ckpt_path is None and last.exists():
+        if ckpt_path is None and cli.run_directory.last.exists() and not overwrite:
             ckpt_path = _checkpoint(cli, "last")
             _print(f"Continuing {cli.run_directory.path} from its last checkpoint.")
-        net = type(getattr(cli.model, "net", cli.model)).__name__
-        device = cli.trainer.strategy.root_device.type
-        _print(
-            f"{net} on {type(cli.datamodule).__name__}, {device} x {cli.trainer.world_size}, {cli.run_directory.path}"
-        )
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt_path, weights_only=True)
         _log_result(cli, record)
         _print(_ending(cli, record))

@@ -114,8 +114,8 @@ def draw_misclassified(wrong: list[tuple[float, int, int, Tensor]], names: tuple
         names: The class names.
     """
     rows = -(-len(wrong) // _COLUMNS)
-    figure = Figure(figsize=(1.45 * _COLUMNS, 1.85 * rows + 0.5), layout="constrained")
-    figure.suptitle("Most confident mistakes: predicted (confidence), true class below")
+    figure = Figure(figsize=(1.4 * _COLUMNS, 1.8 * rows + 0.3), layout="constrained")
+    figure.suptitle("Most confident mistakes: what the net said, how sure it was, and what is true", fontsize=10)
     grid = figure.subplots(rows, _COLUMNS, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -123,5 +123,5 @@ def draw_misclassified(wrong: list[tuple[float, int, int, Tensor]], names: tuple
         low, high = image.min(), image.max()
         shown = ((image - low) / (high - low).clamp_min(1e-6)).permute(1, 2, 0)  # (H, W, C)
         axes.imshow(shown.squeeze(2).numpy() if shown.shape[2] == 1 else shown.numpy(), cmap="gray")
-        axes.set_title(f"{names[guess]} {sure:.0%}\n{names[label]}", fontsize=8)
+        axes.set_title(f"{names[guess]} ({sure:.0%})\ntrue: {names[label]}", fontsize=8)
     return figure

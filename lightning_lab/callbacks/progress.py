@@ -49,7 +49,9 @@ class Progress(ProgressBar):
         self._enabled = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
+        """Say what is trained on what, and start the clock."""
+        if self._enabled:
+            print(_heading(trainer, pl_module), flush=True)
         self._fit_started = time.perf_counter()
         self._first_epoch = trainer.current_epoch
 
@@ -132,6 +134,15 @@ class Progress(ProgressBar):
         if self._enabled:
             epoch_s = _duration(now - self._epoch_started)
             print(f"epoch {_epochs(trainer, 0)}  {'  '.join(shown)}  {epoch_s}{left}", flush=True)
+
+
+def _heading(trainer: Trainer, pl_module: LightningModule) -> str:
+    net = type(getattr(pl_module, "net", pl_module)).__name__
+    size = sum(parameter.numel() for parameter in pl_module.parameters())
+    data = type(trainer.datamodule).__name__  # type: ignore[attr-defined]
+    device = trainer.strategy.root_device.type
+    place = f"{trainer.world_size} x {device}" if trainer.world_size > 1 else device
+    return f"{net} ({size:,} parameters) on {data}, {place}, {trainer.num_training_batches} steps an epoch"
 
 
 def _epochs(trainer: Trainer, ahead: int) -> str:

@@ -17,6 +17,7 @@ from lightning_lab.callbacks.early_stopping import EarlyStopping
 from lightning_lab.runs.directory import RunDirectory
 from lightning_lab.runs.errors import DivergedError
 from lightning_lab.runs.files import write_json, write_text
+from lightning_lab.runs.start import open_record
 
 
 class RunRecord(Checkpoint):
@@ -27,13 +28,17 @@ class RunRecord(Checkpoint):
 
     Args:
         run: Where to write.
+        config: The resolved configuration as YAML.
+        overwrite: Delete what an earlier run left in the folder, at the last moment before training.
         monitor: The metric whose best value is noted.
         mode: Whether smaller (``"min"``) or larger (``"max"``) is better.
         seed: The run's seed, for the summary.
     """
 
-    def __init__(self, run: RunDirectory, *, monitor: str, mode: str, seed: int) -> None:
+    def __init__(self, run: RunDirectory, *, config: str, overwrite: bool, monitor: str, mode: str, seed: int) -> None:
         self.run = run
+        self.config = config
+        self.overwrite = overwrite
         self.monitor = monitor
         self.mode = mode
         self.seed = seed
@@ -41,10 +46,14 @@ class RunRecord(Checkpoint):
         self._seconds_before = 0.0  # training time of the process that was interrupted
         self._started = time.perf_counter()
         self._lr = 0.0
+        self._training = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say that the run is under way."""
+        """Open the record: net and data are there by now, so that a mistake in them leaves no empty run behind."""
         self._started = time.perf_counter()
+        self._training = True
+        if trainer.is_global_zero:
+            open_record(self.run, self.config, overwrite=self.overwrite)
         self._write(trainer, "running", f"process {os.getpid()} on {platform.node()}")
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -64,6 +73,7 @@ class RunRecord(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say how it ended."""
+        self._training = False
         stop = next(
             (c for c in trainer.early_stopping_callbacks if isinstance(c, EarlyStopping) and c.has_stopped), None
         )
@@ -74,8 +84,8 @@ class RunRecord(Checkpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Say what ended it."""
-        if not trainer.training and not trainer.validating:
-            return  # a failure of the verb test says nothing about the training
+        if not self._training:
+            return  # nothing was trained yet, or the verb is another: that says nothing about the training
         if isinstance(exception, KeyboardInterrupt | SIGTERMException):
             name = "SIGINT" if isinstance(exception, KeyboardInterrupt) else "SIGTERM"
             self._write(trainer, "interrupted", f"{name} in epoch {trainer.current_epoch + 1}")

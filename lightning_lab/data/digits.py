@@ -29,7 +29,8 @@ class Digits(LightningDataModule):
     """Grey images of the digits 0 to 9.
 
     Without `path`: scikit-learn's 1797 digits of 8 x 8, enlarged to 16 x 16; a fixed fifth of each class is the test
-    part. With `path`: the labs' 16 x 16 digits, 5000 to train, 5000 to validate and 1000 to test, as the file says.
+    part. With `path`: the labs' 16 x 16 digits, 5000 to train, 5000 to validate and 1000 to test, as the file says; its
+    labels 1 to 10 become the classes 0 to 9, named 1 to 9 and 0 after the digits they show.
 
     Args:
         path: ``digits.mat``; null for the bundled digits.
@@ -84,7 +85,8 @@ class Digits(LightningDataModule):
         self.seed = seed
         self.input_shape = (1, image_size, image_size)
         self.num_classes = 10
-        self.class_names = tuple("0123456789")
+        # MATLAB counts from 1 and puts the zeros last: the file's label 1 is the digit 1, its 10 the digit 0.
+        self.class_names = tuple("0123456789" if self.path is None else "1234567890")
         self.split_fingerprint: str | None = None
         self.predict_files: list[Path] = []
         self._parts: dict[str, Examples] = {}

@@ -35,7 +35,7 @@ def class_folders(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}. Expected an image tree: {folder}/<class>/<image>.")
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    names = _folders(folder)
     if len(names) < 2:
         raise InputError(f"{folder} has {len(names)} class folders; at least two are needed: {folder}/<class>/<image>.")
     return names
@@ -47,7 +47,9 @@ def check_same_classes(train: Path, test: Path) -> None:
     Raises:
         InputError: If a class is in one part and not in the other.
     """
-    known, found = set(class_folders(train)), set(class_folders(test))
+    if not test.is_dir():
+        raise InputError(f"There is no folder {test}. It needs the class folders of {train}.")
+    known, found = set(class_folders(train)), set(_folders(test))
     if known != found:
         missing = ", ".join(sorted(known - found)) or "none"
         extra = ", ".join(sorted(found - known)) or "none"
@@ -140,6 +142,10 @@ def read_images(files: Iterable[Path], *, channels: int, image_size: int) -> Ten
     if resized:
         log.warning("%d of %d images were resized to %d x %d.", resized, len(files), image_size, image_size)
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)  # (N, C, H, W), channels-last in memory
+
+
+def _folders(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _decode(path: Path, channels: int, image_size: int) -> tuple[np.ndarray, bool]:

@@ -47,9 +47,9 @@ def read_checkpoint(path: Path, *, map_location: Any = "cpu") -> dict[str, Any]:
     try:
         content = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # torch raises a dozen types here, depending on which byte is bad
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"The checkpoint {path} cannot be read ({reason}). It is damaged or not a checkpoint."
+            f"The checkpoint {path} cannot be read: it is damaged, no checkpoint, or holds more than tensors and plain "
+            f"values ({type(error).__name__}). Take another one: best.ckpt and last.ckpt are written separately."
         ) from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise InputError(f"{path} is not a checkpoint: it has no `state_dict`.")

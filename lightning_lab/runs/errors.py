@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+#: More names than this are not read but skipped, with the close match among them.
+_MOST_NAMES = 24
+
 
 class InputError(ValueError):
     """What the user gave (a file, a folder, a key, a value) cannot be used. Ends the command with exit code 2."""
@@ -32,4 +35,6 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f" Did you mean {close[0]!r}?" if close else ""
+    if len(names) > _MOST_NAMES:
+        return f"Unknown {kind} {name!r}.{hint} --help lists all {len(names)}."
     return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}."

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
 import time
+from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lightning_lab.runs.arguments import Parser
 from lightning_lab.runs.directory import RunDirectory
 from lightning_lab.runs.errors import InputError, unknown
 
@@ -33,11 +34,11 @@ def main(args: list[str]) -> int:
     Raises:
         InputError: If a named run does not exist.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lightning-lab runs",
         description="List the runs below the logs folder; show one; compare two (configurations and results).",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=RawDescriptionHelpFormatter,
     )
     parser.add_argument("--run.logs", dest="logs", default="logs", metavar="DIR", help="where runs are (default: logs)")
     actions = parser.add_subparsers(dest="action", metavar="{show,diff}")

@@ -53,19 +53,19 @@ def choose_directory(
     return run
 
 
-def begin(run: RunDirectory, config: str, *, overwrite: bool) -> Literal["begin", "continue", "finished"]:
-    """Look at the directory, decide, and write config.yaml and environment.json where the run begins.
+def decide(run: RunDirectory, config: str, *, overwrite: bool) -> Literal["begin", "continue", "finished"]:
+    """Look at the directory and decide; nothing is changed yet.
 
     Args:
         run: The directory.
         config: The resolved configuration as YAML.
-        overwrite: Delete what an earlier run left there.
+        overwrite: Whether what is there may be deleted.
 
     Returns:
         ``begin``, ``continue`` (from last.ckpt) or ``finished`` (there is nothing to do).
 
     Raises:
-        InputError: If the directory belongs to another configuration, to a living process, or not to a run.
+        InputError: If the directory belongs to another configuration, to a living process, or is a file.
     """
     if run.path.exists() and not run.path.is_dir():
         raise InputError(f"The run directory {run.path} is a file. Choose another --run.name.")
@@ -75,24 +75,32 @@ def begin(run: RunDirectory, config: str, *, overwrite: bool) -> Literal["begin"
             f"The run {run.path} is under way: process {summary.get('pid')} on {summary.get('host')}. "
             "Wait for it, or choose another --run.name."
         )
+    if overwrite or not run.config.exists() or not (run.last.exists() or run.best.exists()):
+        return "begin"
+    changed = _changes(run, config)
+    if changed:
+        raise InputError(
+            f"The run {run.path} was made with another configuration (there -> now):\n"
+            + "\n".join(changed)
+            + "\nChoose another --run.name, or start over with --run.overwrite true."
+        )
+    if run.read_summary().get("status") in FINISHED:
+        return "finished"
+    return "continue" if run.last.exists() else "begin"
+
+
+def open_record(run: RunDirectory, config: str, *, overwrite: bool) -> None:
+    """Make the directory with config.yaml and environment.json.
+
+    Args:
+        run: The directory.
+        config: The resolved configuration as YAML.
+        overwrite: Delete what an earlier run left there. Only a folder with a run's config.yaml is ever deleted.
+    """
     if overwrite and run.config.exists():
         shutil.rmtree(run.path)
-    if run.config.exists() and (run.last.exists() or run.best.exists()):
-        changed = _changes(run, config)
-        if changed:
-            raise InputError(
-                f"The run {run.path} was made with another configuration (there -> now):\n"
-                + "\n".join(changed)
-                + "\nChoose another --run.name, or start over with --run.overwrite true."
-            )
-        if run.read_summary().get("status") in FINISHED:
-            return "finished"
-        if run.last.exists():
-            return "continue"
-    run.path.mkdir(parents=True, exist_ok=True)
     write_text(run.config, config)
     write_json(run.environment, describe_environment())
-    return "begin"
 
 
 def origin_of(config: Path) -> Path | None:
