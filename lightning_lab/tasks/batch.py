@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 
 class Parts(NamedTuple):
@@ -27,3 +28,22 @@ def take_apart(batch: Any) -> Parts:
     """Read the parts of a batch; in a plain pair (x, y) every example counts."""
     x, y = batch[0], batch[1]
     return Parts(x, y, getattr(batch, "num_real", len(y)), getattr(batch, "weight", 1.0))
+
+
+def try_shape(net: nn.Module, data: Any) -> None:
+    """Let the net read one empty example of the data's shape, so that a misfit is told before anything is trained.
+
+    Args:
+        net: The net, still on the CPU.
+        data: The data module; one that does not say its ``input_shape`` is not tried.
+
+    Raises:
+        ValueError: The net's own word for an input it cannot read.
+    """
+    shape = getattr(data, "input_shape", None)
+    if shape is None:
+        return
+    training = net.training
+    with torch.no_grad():
+        net.eval()(torch.zeros(1, *shape))
+    net.train(training)

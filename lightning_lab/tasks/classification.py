@@ -13,7 +13,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from lightning_lab.runs.errors import InputError
-from lightning_lab.tasks.batch import take_apart
+from lightning_lab.tasks.batch import take_apart, try_shape
 
 
 class Classification(LightningModule):
@@ -72,12 +72,14 @@ class Classification(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Compare the net with the data before anything is trained."""
-        found = getattr(self.trainer.datamodule, "num_classes", self.num_classes)  # type: ignore[attr-defined]
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        found = getattr(data, "num_classes", self.num_classes)
         if found != self.num_classes:
             raise InputError(
                 f"The data have {found} classes and the net gives {self.num_classes}. "
                 f"Set it with --model.net.num_classes {found}."
             )
+        try_shape(self.net, data)
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute logits (B, num_classes) from inputs (B, ...)."""

@@ -11,7 +11,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanAbsolutePercentageError, MeanMetric, MetricCollection, R2Score
 
-from lightning_lab.tasks.batch import take_apart
+from lightning_lab.tasks.batch import take_apart, try_shape
 
 
 class Regression(LightningModule):
@@ -48,6 +48,10 @@ class Regression(LightningModule):
     def metric_names(self) -> tuple[str, ...]:
         """The metrics that a fit logs and a callback can monitor."""
         return ("train/loss", "val/loss", "val/mae", "val/r2", "val/relative_error")
+
+    def setup(self, stage: str) -> None:
+        """Compare the net with the data before anything is trained."""
+        try_shape(self.net, self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute values (B, 1) from inputs (B, ...)."""

@@ -1,0 +1,105 @@
+"""The step, rate and parameter that a divergence is reported with, made at a known step."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+
+from lightning_lab.callbacks.checkpoint import Checkpoint
+from lightning_lab.callbacks.nan_guard import NanGuard
+from lightning_lab.data.loader import TensorLoader
+from lightning_lab.runs.errors import DivergedError
+
+Build = Callable[..., Trainer]
+Steps = Callable[[int], TensorLoader]
+
+
+class Breaks(LightningModule):
+    """A loss that is finite but for one step; its gradient then breaks the parameter `second` alone, or none."""
+
+    def __init__(self, step: int | None, value: float, *, gradient_too: bool = True) -> None:
+        super().__init__()
+        self.first = nn.Parameter(torch.ones(2))
+        self.second = nn.Parameter(torch.ones(2))
+        self.third = nn.Parameter(torch.ones(2))
+        self.step = step
+        self.value = value
+        self.gradient_too = gradient_too
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = self.first.sum() + self.second.sum() + self.third.sum()
+        if self.global_step + 1 != self.step:
+            return loss
+        return loss + (self.second.sum() + self.third.sum()) * self.value if self.gradient_too else loss + self.value
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val/loss", self.first.sum(), batch_size=1)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.125)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    ("check_every", "bad", "epoch", "ends_at"),
+    [(1, 3, 1, 3), (50, 3, 1, 5), (2, 3, 1, 4), (50, 7, 2, 10), (1, 5, 1, 5)],
+)
+def test_the_message_names_step_epoch_parameter_and_rate(
+    trainer: Build, steps: Steps, value: float, check_every: int, bad: int, epoch: int, ends_at: int
+) -> None:
+    message = (
+        f"Training diverged: the loss of step {bad} (epoch {epoch}) is not finite; the first tensor that is not "
+        "finite is the parameter 'second'. Lower the learning rate (now 0.125), or bound the gradient with "
+        "--gradient_clipping.max_norm 1."
+    )
+    built = trainer(NanGuard(check_every_n_steps=check_every), max_epochs=3)
+    with pytest.raises(DivergedError, match=f"^{re.escape(message)}$"):
+        built.fit(Breaks(bad, value), steps(5))
+    assert built.global_step == ends_at
+
+
+def test_finite_parameters_are_said_to_be_finite(trainer: Build, steps: Steps) -> None:
+    message = r"the loss of step 2 \(epoch 1\) is not finite; all parameters are finite. Lower"
+    with pytest.raises(DivergedError, match=message):
+        trainer(NanGuard(check_every_n_steps=1)).fit(Breaks(2, float("nan"), gradient_too=False), steps(5))
+
+
+def test_the_first_of_several_bad_steps_is_named(trainer: Build, steps: Steps) -> None:
+    # From step 1 on the weights are NaN, and every later loss too.
+    with pytest.raises(DivergedError, match=r"the loss of step 1 \(epoch 1\)"):
+        trainer(NanGuard(check_every_n_steps=4)).fit(Breaks(1, float("nan")), steps(9))
+
+
+@pytest.mark.parametrize("check_every", [1, 50])
+def test_a_finite_run_is_left_alone(trainer: Build, steps: Steps, check_every: int) -> None:
+    module = Breaks(None, 0.0)
+    trainer(NanGuard(check_every_n_steps=check_every), max_epochs=2).fit(module, steps(4), steps(1))
+    expected = torch.full((2,), 1 - 8 * 0.125)
+    assert all(torch.equal(parameter, expected) for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("check_every", [1, 50])
+@pytest.mark.parametrize(("bad", "kept"), [(2, {}), (5, {}), (7, {"best.ckpt": 5, "last.ckpt": 5})])
+@pytest.mark.parametrize("first", ["guard", "checkpoint"])  # Lightning moves those that save to the end
+def test_nothing_is_saved_after_the_divergence(
+    trainer: Build, steps: Steps, tmp_path: Path, check_every: int, bad: int, kept: dict[str, int], first: str
+) -> None:
+    folder = tmp_path / "checkpoints"
+    guard, saves = NanGuard(check_every_n_steps=check_every), Checkpoint().callbacks(folder)
+    callbacks = [guard, *saves] if first == "guard" else [*saves, guard]
+    with pytest.raises(DivergedError, match=f"step {bad} "):
+        trainer(*callbacks, max_epochs=3).fit(Breaks(bad, float("nan")), steps(5), steps(1))
+    saved = {path.name: torch.load(path, weights_only=True) for path in folder.glob("*")}
+    assert {name: one["global_step"] for name, one in saved.items()} == kept
+
+
+def test_a_check_less_than_every_step_is_refused() -> None:
+    with pytest.raises(ValueError, match="`check_every_n_steps` must be at least 1, got 0."):
+        NanGuard(check_every_n_steps=0)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from PIL import Image
+
+from lightning_lab.__main__ import main
+
+
+class Answer(NamedTuple):
+    """What a command gave."""
+
+    code: int
+    out: str
+    err: str
+
+
+Lab = Callable[..., Answer]
+
+#: A run of two seconds instead of ten.
+QUICK = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=4", "--trainer.accelerator=cpu")
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Lab:
+    """Run commands in an empty folder, in this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LIGHTNING_LAB_RUN", "")  # restored afterwards, whatever a run sets
+
+    def run(*args: str) -> Answer:
+        capfd.readouterr()
+        with warnings.catch_warnings():  # a command sets filters for a process of its own
+            code = main(list(args))
+        out, err = capfd.readouterr()
+        return Answer(code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def image_tree(tmp_path: Path) -> Path:
+    """An image tree of two classes, dark and bright, eight images each in train and two in test."""
+    root = tmp_path / "tree"
+    for part, count in (("train", 8), ("test", 2)):
+        for label, grey in (("dark", 40), ("bright", 200)):
+            folder = root / part / label
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (20 + i, 16), (grey + i, grey, grey - i)).save(folder / f"{i}.png")
+    return root
