@@ -5,6 +5,7 @@ jsonargparse is touched here and in `messages` alone.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,6 +94,8 @@ class LabCLI(LightningCLI):
         self.verb = verb
         self.stem = stem
         self.origin = origin
+        # Lightning 2.6 calls what jsonargparse 4.49 deprecates.
+        os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
         super().__init__(
             LightningModule,
             LightningDataModule,
@@ -135,7 +138,7 @@ class LabCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; a mistake is told in one sentence."""
         try:
-            super().parse_arguments(parser, _full_class_paths(args))
+            self.config = parser.parse_args(_full_class_paths(args))
         except ArgumentError as error:
             known = {key: list(module.__all__) for key, module in CLASSES.items()}
             known["optimizer"] = [name for name in torch.optim.__all__ if isinstance(getattr(torch.optim, name), type)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import traceback
 import warnings
@@ -204,13 +203,9 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logging interval")
     # Continuing in the run's own folder is what the folder is for.
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
-    # Lightning 2.6 calls what jsonargparse 4.49 deprecates.
-    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     # Lightning 2.6 calls what torch 2.15 deprecates; nothing of ours.
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
     # The values that tasks log were added up over all processes by torchmetrics already.
     warnings.filterwarnings("ignore", r"It is recommended to use `self\.log\(.*sync_dist=True\)`")
     # Weights with one input channel have two equally good stride orders; DDP copies 25 numbers the other way.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-    # Trainer.fit is given the arguments that LightningCLI's `args` stands for; sys.argv holds the verb as well.
-    warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended to run from within Python")

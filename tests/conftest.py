@@ -1,28 +1,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from PIL import Image
+from support import Answer, Lab
 
 from lightning_lab.__main__ import main
-
-
-class Answer(NamedTuple):
-    """What a command gave."""
-
-    code: int
-    out: str
-    err: str
-
-
-Lab = Callable[..., Answer]
-
-#: A run of two seconds instead of ten.
-QUICK = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=4", "--trainer.accelerator=cpu")
 
 
 @pytest.fixture

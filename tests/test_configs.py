@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Lab
 from PIL import Image
+from support import Lab
 
 from lightning_lab import shipped
 from lightning_lab.data.cifar10 import CLASS_NAMES

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import QUICK, Lab
+from support import QUICK, Lab
 
 FOLDER = "fit --data ImageFolder --data.root tree --model.net.in_channels 3 --model.net.image_size 32"
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Lab
+from support import Lab
 
 from lightning_lab import __version__
 

@@ -41,6 +41,7 @@ class GradientClipping(Callback):
         self.max_value = max_value
         self._sums = torch.zeros(3)  # norm before, norm after, steps clipped
         self._measured = 0
+        self._steps = 0  # in this epoch
         self._ever_clipped = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -59,7 +60,8 @@ class GradientClipping(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Measure and clip, after the processes have averaged their gradients."""
         clips = self.max_norm is not None or self.max_value is not None
-        if not clips and trainer.global_step % MEASURE_EVERY_STEPS:
+        self._steps += 1
+        if not clips and (self._steps - 1) % MEASURE_EVERY_STEPS:
             return
         parameters = [p for p in pl_module.parameters() if p.grad is not None]
         gradients = [p.grad for p in parameters if p.grad is not None]
@@ -88,7 +90,7 @@ class GradientClipping(Callback):
             self._ever_clipped |= clipped > 0
         pl_module.log_dict(metrics)
         self._sums.zero_()
-        self._measured = 0
+        self._measured = self._steps = 0
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say so if the bound was never reached."""
@@ -98,10 +100,16 @@ class GradientClipping(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the epoch's sums for a run that continues."""
-        return {"sums": self._sums, "measured": self._measured, "ever_clipped": self._ever_clipped}
+        return {
+            "sums": self._sums,
+            "measured": self._measured,
+            "steps": self._steps,
+            "ever_clipped": self._ever_clipped,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the sums up again."""
         self._sums = state_dict["sums"]
         self._measured = state_dict["measured"]
+        self._steps = state_dict["steps"]
         self._ever_clipped = state_dict["ever_clipped"]

@@ -47,6 +47,7 @@ class RunRecord(Checkpoint):
         self._started = time.perf_counter()
         self._lr = 0.0
         self._training = False
+        self._validated = False  # in this epoch
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the record: net and data are there by now, so that a mistake in them leaves no empty run behind."""
@@ -60,10 +61,17 @@ class RunRecord(Checkpoint):
         """Note the rate of the step: at the epoch's end the schedule has moved on already."""
         self._lr = float(optimizer.param_groups[0]["lr"])
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that the epoch's validation metrics are its own."""
+        self._validated = True
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch's row."""
         pl_module.log("lr", self._lr)
         metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        if not self._validated:  # Lightning keeps the values of an earlier epoch
+            metrics = {name: value for name, value in metrics.items() if not name.startswith("val/")}
+        self._validated = False
         metrics["lr"] = self._lr  # Lightning has rounded it to 32 bits
         row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "time_s": round(self._seconds, 3)}
         self._rows.append({**row, **metrics})

@@ -30,7 +30,7 @@ class Augment:
         - Output: (B, C, H, W) uint8.
 
     Raises:
-        ValueError: If `crop` is negative.
+        ValueError: If `crop` is negative, or, when an image comes, too large to be reflected.
 
     Example:
         >>> augment = Augment(crop=1)
@@ -75,6 +75,10 @@ class Augment:
             uint8 images. Shape (B, C, H, W).
         """
         height, width = x.shape[-2:]
+        if self.padding == "reflect" and self.crop >= min(height, width):
+            raise ValueError(
+                f"`crop` {self.crop} with `padding` reflect must be smaller than the image, {height} x {width}."
+            )
         rows = torch.arange(height, device=x.device).expand(len(x), height)
         columns = torch.arange(width, device=x.device).expand(len(x), width)
         if self.flip != "none":

@@ -58,13 +58,15 @@ class CIFAR10(LightningDataModule):
         batch_size: int = 128,
         val_frac: float = 0.2,
         split_seed: int | None = None,
-        augment: Augment | None = Augment(),  # noqa: B008 - holds settings only
+        augment: Augment | None = None,
         predict_folder: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         check_batch_size(batch_size)
         check_val_frac(val_frac)
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise ValueError(f"`url` must begin with http:// or https://, got {url}. For local files give `root`.")
         self.root = Path(root or os.environ.get("LIGHTNING_LAB_DATA") or "data").expanduser()
         self.download = download
         self.url = url

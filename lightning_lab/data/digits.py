@@ -157,15 +157,16 @@ class Digits(LightningDataModule):
         try:
             content = loadmat(self.path, variable_names=[images, labels])
             x, y = content[images], content[labels]
-        except (ValueError, TypeError, KeyError, NotImplementedError, OSError) as error:
+        except Exception as error:  # scipy raises half a dozen types here, depending on which byte is bad
             raise InputError(
-                f"{self.path} is not the labs' digits.mat ({error}): expected MATLAB arrays X, y, Xvalid, yvalid, "
-                "Xtest, ytest."
+                f"{self.path} is not the labs' digits.mat, or is damaged ({type(error).__name__}: {error}): expected "
+                "MATLAB arrays X, y, Xvalid, yvalid, Xtest, ytest."
             ) from error
-        if x.ndim != 2 or x.shape[1] != 256 or y.size != len(x) or y.min() < 1 or y.max() > 10:
+        right_shape = x.ndim == 2 and x.shape[1] == 256 and 0 < len(x) == y.size
+        if not (right_shape and _whole(x, 0, 255) and _whole(y, 1, 10)):
             raise InputError(
-                f"{self.path}: `{images}` is {x.shape} and `{labels}` {y.shape} from {y.min()} to {y.max()}; expected "
-                "(N, 256) grey values and N labels from 1 to 10."
+                f"{self.path}: `{images}` is {x.shape} of {x.dtype} and `{labels}` {y.shape} of {y.dtype}; expected "
+                "(N, 256) whole grey values from 0 to 255 and N labels from 1 to 10."
             )
         # MATLAB stores images column by column: swap the axes back.
         pixels = torch.from_numpy(x.astype(np.uint8)).view(-1, 1, 16, 16).transpose(2, 3).contiguous()
@@ -180,6 +181,13 @@ def _bundled(part: Literal["train", "test"]) -> Examples:
     small = torch.from_numpy(np.round(pixels * (255 / 16)).astype(np.uint8)).view(-1, 1, 8, 8)  # grey is 0 to 16
     train, test = stratified_split(y, val_frac=_TEST_FRAC, seed=_TEST_SEED)
     return Examples(_resize(small, 16), y).subset(train if part == "train" else test)
+
+
+def _whole(values: np.ndarray, low: int, high: int) -> bool:
+    if values.dtype.kind not in "iuf":
+        return False
+    # NaN fails the comparisons, and so is refused too.
+    return bool(((values >= low) & (values <= high) & (values == np.floor(values))).all())
 
 
 def _resize(x: Tensor, size: int) -> Tensor:

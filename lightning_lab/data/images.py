@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from lightning_lab.data.loader import Examples
@@ -112,9 +112,8 @@ def list_images(folder: Path) -> list[Path]:
     """List the image files below `folder`, sorted by path; hidden ones are left out."""
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}.")
-    return sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    )
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(p for p in found if not any(name.startswith(".") for name in p.relative_to(folder).parts))
 
 
 def read_images(files: Iterable[Path], *, channels: int, image_size: int) -> Tensor:
@@ -144,6 +143,15 @@ def read_images(files: Iterable[Path], *, channels: int, image_size: int) -> Ten
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)  # (N, C, H, W), channels-last in memory
 
 
+def _upright_bytes(image: Image.Image) -> Image.Image:
+    upright = ImageOps.exif_transpose(image)  # a camera held sideways notes it instead of turning the pixels
+    if upright.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip them to white, not scale them
+        return Image.fromarray((np.asarray(upright).clip(0, 65535) // 257).astype(np.uint8))
+    if upright.mode == "P" and "transparency" in upright.info:
+        return upright.convert("RGBA")
+    return upright
+
+
 def _folders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
@@ -151,7 +159,7 @@ def _folders(folder: Path) -> list[str]:
 def _decode(path: Path, channels: int, image_size: int) -> tuple[np.ndarray, bool]:
     try:
         with Image.open(path) as file:
-            image = file.convert("RGB" if channels == 3 else "L")
+            image = _upright_bytes(file).convert("RGB" if channels == 3 else "L")
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         # Pillow's own message for a file of another kind repeats the path and nothing more.
         reason = "it is no image" if isinstance(error, UnidentifiedImageError) else str(error)

@@ -115,7 +115,7 @@ class TensorLoader:
         self.device = torch.device(device)
         self.epoch = 0
         self._consumed = 0  # batches handed out in the epoch under way
-        self._resume_at = 0
+        self._resume_at: tuple[int, int] | None = None  # epoch and batch that a checkpoint was made at
 
     #: Lightning reads this beside `sampler`, as a DataLoader has both.
     batch_sampler = None
@@ -127,6 +127,8 @@ class TensorLoader:
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch the next iteration is; it decides the order and the augmentation."""
+        if epoch != self.epoch:
+            self._consumed = 0
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -136,7 +138,9 @@ class TensorLoader:
         size = len(self.examples)
         order = self._order().to(self.device)
         draws = None if self.augment is None else self.augment.draw(size, self.seed, self.epoch).to(self.device)
-        first, self._resume_at = self._resume_at, 0
+        epoch, batches = self._resume_at or (self.epoch, 0)
+        first = batches % len(self) if epoch == self.epoch else 0
+        self._resume_at, self._consumed = None, first
         for number in range(first, len(self)):
             shared = order[number * self.batch_size : (number + 1) * self.batch_size]
             own = shared[self.rank :: self.world_size]
@@ -153,11 +157,12 @@ class TensorLoader:
 
     def state_dict(self) -> dict[str, int]:
         """Say how many batches of the epoch have been handed out."""
-        return {"epoch": self.epoch, "batches": self._consumed}
+        epoch, batches = self._resume_at or (self.epoch, self._consumed)
+        return {"epoch": epoch, "batches": batches}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Start the next iteration behind the batches that `state` counts."""
-        self._resume_at = state["batches"] % len(self)
+        """Start the iteration of the state's epoch behind the batches that it counts; other epochs start in front."""
+        self._resume_at = (state["epoch"], state["batches"])
 
     def _order(self) -> Tensor:
         if not self.shuffle:

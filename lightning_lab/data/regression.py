@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -66,6 +67,8 @@ class Regression(LightningDataModule):
         super().__init__()
         check_batch_size(batch_size)
         check_val_frac(val_frac)
+        if not (math.isfinite(low) and math.isfinite(high) and math.isfinite(noise)):
+            raise ValueError(f"`low`, `high` and `noise` must be finite, got {low}, {high} and {noise}.")
         if not low < high:
             raise ValueError(f"`high` must be above `low`, got `low` {low} and `high` {high}.")
         if function == "log2_cos" and low <= 0:

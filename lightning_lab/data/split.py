@@ -68,6 +68,8 @@ def stratified_split(labels: Tensor, *, val_frac: float, seed: int) -> tuple[Ten
         InputError: If `val_frac` is out of range or a class has fewer than two examples.
     """
     check_val_frac(val_frac)
+    if seed < 0:
+        raise InputError(f"`split_seed` must be 0 or more, got {seed}.")
     values = labels.numpy()
     generator = np.random.Generator(np.random.PCG64(seed))
     chosen = []

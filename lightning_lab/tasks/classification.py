@@ -163,4 +163,6 @@ def _metrics(part: str, num_classes: int) -> MetricCollection:
         for name in _names(part, num_classes)
         if name != "loss"
     }
-    return MetricCollection({"loss": MeanMetric(), **metrics}, prefix=f"{part}/", compute_groups=False)
+    return MetricCollection(
+        {"loss": MeanMetric(nan_strategy="disable"), **metrics}, prefix=f"{part}/", compute_groups=False
+    )

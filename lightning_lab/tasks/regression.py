@@ -40,7 +40,9 @@ class Regression(LightningModule):
         super().__init__()
         self.net = net
         self.optimizer = optimizer
-        self.train_metrics = MetricCollection({"loss": MeanMetric()}, prefix="train/", compute_groups=False)
+        self.train_metrics = MetricCollection(
+            {"loss": MeanMetric(nan_strategy="disable")}, prefix="train/", compute_groups=False
+        )
         self.val_metrics = _metrics("val")
         self.test_metrics = _metrics("test")
 
@@ -114,7 +116,7 @@ class Regression(LightningModule):
 
 def _metrics(part: str) -> MetricCollection:
     metrics: dict[str, Any] = {
-        "loss": MeanMetric(),
+        "loss": MeanMetric(nan_strategy="disable"),
         "mae": MeanAbsoluteError(),
         "r2": R2Score(),
         "relative_error": MeanAbsolutePercentageError(),

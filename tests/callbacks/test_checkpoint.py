@@ -92,7 +92,7 @@ def test_last_is_saved_every_n_steps(
     kept: int | None,
 ) -> None:
     folder = tmp_path / "checkpoints"
-    with pytest.raises(OSError, match="^disk$"):
+    with pytest.raises(OSError, match=r"^disk$"):
         trainer(raise_at(OSError("disk"), 6), *Checkpoint(every_n_steps=every).callbacks(folder)).fit(
             scripted([1.0]), steps(8), steps(1)
         )
@@ -123,7 +123,7 @@ def test_a_failure_keeps_the_last_epoch_as_it_was(
     trainer: Build, scripted: Any, steps: Steps, raise_at: Any, tmp_path: Path
 ) -> None:
     folder = tmp_path / "checkpoints"
-    with pytest.raises(ValueError, match="^wrong$"):
+    with pytest.raises(ValueError, match=r"^wrong$"):
         trainer(raise_at(ValueError("wrong"), 7), *Checkpoint().callbacks(folder), max_epochs=3).fit(
             scripted([1.0, 2.0, 3.0]), steps(4), steps(1)
         )

@@ -139,7 +139,6 @@ def plateau(optimizer: torch.optim.Optimizer) -> ReduceLROnPlateau:
         {"scheduler": LAB_D[2][0], "interval": "step"},
         {"scheduler": LAB_D[2][0], "interval": "step", "warmup": 9},
         {"scheduler": LAB_D[2][0], "warmup": 3},
-        {"scheduler": plateau},
     ],
 )
 @pytest.mark.parametrize("stop", [4, 6, 7])  # steps; an epoch has 3
@@ -165,7 +164,7 @@ def test_a_run_that_continues_uses_the_rates_of_the_uninterrupted_one(
     with pytest.raises(SystemExit):
         fit(start, raise_at(KeyboardInterrupt(), stop))
     fit(rest, ckpt_path=tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
-    assert len(set(whole.rates)) >= 4
+    assert len(set(whole.rates)) >= 5
     assert start.rates + rest.rates == whole.rates
 
 

@@ -101,5 +101,5 @@ def test_nothing_is_saved_after_the_divergence(
 
 
 def test_a_check_less_than_every_step_is_refused() -> None:
-    with pytest.raises(ValueError, match="`check_every_n_steps` must be at least 1, got 0."):
+    with pytest.raises(ValueError, match=r"`check_every_n_steps` must be at least 1, got 0\."):
         NanGuard(check_every_n_steps=0)

@@ -42,8 +42,8 @@ def test_a_run_that_continues_ends_with_the_weights_of_the_uninterrupted_one(
     trainer: Build, classes: Loaders, small_net: Any, raise_at: Any, tmp_path: Path, stop: int
 ) -> None:
     whole = train(trainer, classes, small_net, NoiseStream(3))
+    saves = Checkpoint().callbacks(tmp_path / "checkpoints")
     with pytest.raises(SystemExit):
-        saves = Checkpoint().callbacks(tmp_path / "checkpoints")
         train(trainer, classes, small_net, NoiseStream(3), raise_at(KeyboardInterrupt(), stop), *saves)
     torch.rand(stop)  # another process has drawn other numbers before
     saves, last = Checkpoint().callbacks(tmp_path / "checkpoints"), tmp_path / "checkpoints" / "last.ckpt"
@@ -59,7 +59,7 @@ def test_a_run_that_continues_behind_a_save_within_the_epoch_does_too(
         return Checkpoint(every_n_steps=every).callbacks(tmp_path / "checkpoints")
 
     whole = train(trainer, classes, small_net, NoiseStream(3))
-    with pytest.raises(OSError, match="^disk$"):
+    with pytest.raises(OSError, match=r"^disk$"):
         train(trainer, classes, small_net, NoiseStream(3), raise_at(OSError("disk"), stop), *saves())
     last = tmp_path / "checkpoints" / "last.ckpt"
     resumed = train(trainer, classes, small_net, NoiseStream(3), *saves(), ckpt_path=last, weights_only=True)

@@ -32,8 +32,8 @@ def run(tmp_path: Path) -> RunDirectory:
     return RunDirectory(tmp_path / "run")
 
 
-def record(run: RunDirectory, monitor: str = "val/loss", mode: str = "min") -> RunRecord:
-    return RunRecord(run, monitor=monitor, mode=mode, seed=17)
+def record(run: RunDirectory, monitor: str = "val/loss", mode: str = "min", overwrite: bool = False) -> RunRecord:
+    return RunRecord(run, config="seed_everything: 17\n", overwrite=overwrite, monitor=monitor, mode=mode, seed=17)
 
 
 def classifier(net: torch.nn.Module) -> Classification:
@@ -97,12 +97,12 @@ def test_a_run_that_continues_writes_the_rows_of_the_uninterrupted_one(
 
     def fit(run: RunDirectory, *callbacks: Any, **settings: Any) -> None:
         saves = Checkpoint().callbacks(run.checkpoints)
-        built = trainer(LRSchedule(), GradientClipping(), *callbacks, record(run), *saves, max_epochs=6)
+        built = trainer(LRSchedule(), GradientClipping(max_norm=0.5), *callbacks, record(run), *saves, max_epochs=6)
         built.fit(classifier(small_net()), classes(shuffle=True, seed=3), classes(9), **settings)
 
     fit(whole)
     # A failure saves nothing, so the run goes back to the end of an epoch and trains what came after it again.
-    with pytest.raises(OSError, match="^disk$"):
+    with pytest.raises(OSError, match=r"^disk$"):
         fit(broken, raise_at(OSError("disk"), stop))
     done = len(broken.read_metrics())
     fit(broken, ckpt_path=broken.last, weights_only=True)
@@ -114,9 +114,7 @@ def test_a_run_that_continues_writes_the_rows_of_the_uninterrupted_one(
     assert [broken.read_summary()[key] for key in kept] == [whole.read_summary()[key] for key in kept]
 
 
-def test_rows_behind_the_checkpoint_are_dropped(
-    trainer: Build, scripted: Any, steps: Steps, run: RunDirectory
-) -> None:
+def test_rows_behind_the_checkpoint_are_dropped(trainer: Build, scripted: Any, steps: Steps, run: RunDirectory) -> None:
     values = [2.0, 1.0, 3.0, 4.0]
     saves = Checkpoint().callbacks(run.checkpoints)
     trainer(record(run), *saves, max_epochs=4).fit(scripted(values), steps(2), steps(1))
@@ -207,6 +205,36 @@ def test_a_run_that_was_ended_says_by_what(
     assert summary["last"] == {"val/loss": 2.0, "lr": 1.0}
 
 
+# --- the folder ---
+
+
+def test_the_configuration_and_the_environment_are_written(
+    trainer: Build, scripted: Any, steps: Steps, run: RunDirectory
+) -> None:
+    trainer(record(run)).fit(scripted([1.0]), steps(2), steps(1))
+    assert run.config.read_text() == "seed_everything: 17\n"
+    assert isinstance(json.loads(run.environment.read_text()), dict)
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_what_an_earlier_run_left_is_deleted_on_request(
+    trainer: Build, scripted: Any, steps: Steps, run: RunDirectory, overwrite: bool
+) -> None:
+    trainer(record(run)).fit(scripted([1.0]), steps(2), steps(1))
+    (run.path / "left").touch()
+    trainer(record(run, overwrite=overwrite)).fit(scripted([2.0]), steps(2), steps(1))
+    assert (run.path / "left").exists() is not overwrite
+    assert [row["val/loss"] for row in run.read_metrics()] == [2.0]
+
+
+def test_a_mistake_before_the_training_leaves_no_run_behind(
+    trainer: Build, scripted: Any, steps: Steps, run: RunDirectory
+) -> None:
+    with pytest.raises(ValueError, match="brings a schedule of its own"):
+        trainer(LRSchedule(), record(run)).fit(scripted([1.0], scheduled=True), steps(2), steps(1))
+    assert not run.path.exists()
+
+
 # --- the test ---
 
 
@@ -246,6 +274,6 @@ def test_a_test_that_fails_says_nothing_about_the_training(
     module = classifier(small_net())
     trainer(record(run)).fit(module, classes(), classes(9))
     before = run.summary.read_bytes()
-    with pytest.raises(ValueError, match="^wrong$"):
+    with pytest.raises(ValueError, match=r"^wrong$"):
         trainer(Fails(), record(run)).test(module, classes(15), verbose=False)
     assert run.summary.read_bytes() == before

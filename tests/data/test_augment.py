@@ -120,3 +120,9 @@ def test_half_of_the_images_are_mirrored(flip: Any) -> None:
 def test_negative_crop_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^`crop` must be 0 \(off\) or more pixels, got -1\.$"):
         Augment(crop=-1)
+
+
+def test_a_reflection_wider_than_the_image_is_refused() -> None:
+    augment = Augment(crop=8, padding="reflect")
+    with pytest.raises(ValueError, match="`crop` 8 with `padding` reflect must be smaller than the image, 8 x 8"):
+        augment(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), augment.draw(1, 0, 0), 0)

@@ -18,7 +18,7 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR10 as OfficialCIFAR10  # noqa: N811 - the class and the data set share a name
 
-from lightning_lab.data import CIFAR10
+from lightning_lab.data import CIFAR10, Augment
 from lightning_lab.data.cifar10 import CLASS_NAMES, MEAN, STD
 from lightning_lab.data.images import read_tree
 from lightning_lab.data.loader import Examples
@@ -61,7 +61,7 @@ def test_fit_does_not_read_the_test_images(tree: Tree, tmp_path: Path) -> None:
 
 
 def test_batches_are_normalised_and_only_training_is_augmented(tree: Tree, tmp_path: Path) -> None:
-    module = ready(tree(tmp_path, CLASS_NAMES), "fit", batch_size=1000)
+    module = ready(tree(tmp_path, CLASS_NAMES), "fit", batch_size=1000, augment=Augment())
     (train,), (val,) = module.train_dataloader(), module.val_dataloader()
 
     def normalised(examples: Examples) -> torch.Tensor:
@@ -245,3 +245,9 @@ def test_constants_are_those_of_the_training_pixels_of_cifar10(real_data: Path) 
     std = ((counts * value**2).sum(1) / counts.sum(1) - mean**2).sqrt()
     torch.testing.assert_close(mean, torch.tensor(MEAN, dtype=torch.float64), rtol=0, atol=0.003)
     torch.testing.assert_close(std, torch.tensor(STD, dtype=torch.float64), rtol=0, atol=0.003)
+
+
+@pytest.mark.parametrize("url", ["file:///tmp/cifar.tar.gz", "cifar.tar.gz"])
+def test_an_address_that_is_none_is_refused_at_once(url: str) -> None:
+    with pytest.raises(ValueError, match="`url` must begin with http:// or https://, got "):
+        CIFAR10(url=url)

@@ -247,7 +247,7 @@ def test_missing_file_is_refused_at_once(tmp_path: Path) -> None:
 
 def test_file_that_is_no_matlab_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "digits.mat").write_text("one, two, three\n" * 40)
-    message = r"digits\.mat is not the labs' digits\.mat \(.*\): expected MATLAB arrays X, y, Xvalid, yvalid, Xtest"
+    message = r"digits\.mat is not the labs' digits\.mat, or is damaged \(.*\): expected MATLAB arrays X, y, Xvalid"
     with pytest.raises(InputError, match=message):
         ready("fit", path=str(tmp_path / "digits.mat"))
 
@@ -255,31 +255,52 @@ def test_file_that_is_no_matlab_file_is_refused(tmp_path: Path) -> None:
 def test_file_cut_short_in_an_array_is_refused(mat: Mat, tmp_path: Path) -> None:
     path = mat(tmp_path / "digits.mat")
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(InputError, match=r"is not the labs' digits\.mat \(.*\): expected MATLAB arrays"):
+    with pytest.raises(InputError, match=r"is not the labs' digits\.mat, or is damaged \(.*\): expected MATLAB arrays"):
         ready("fit", path=str(path))
 
 
 @pytest.mark.parametrize(("stage", "name"), [("fit", "X"), ("fit", "yvalid"), ("test", "Xtest")])
 def test_file_without_an_array_is_refused(mat: Mat, tmp_path: Path, stage: str, name: str) -> None:
     path = mat(tmp_path / "digits.mat", **{name: None})
-    with pytest.raises(InputError, match=rf"is not the labs' digits\.mat \('{name}'\): expected MATLAB arrays"):
+    with pytest.raises(InputError, match=rf"or is damaged \(KeyError: '{name}'\): expected MATLAB arrays"):
         ready(stage, path=str(path))
+
+
+@pytest.mark.parametrize(
+    ("size", "change"),
+    [(0, None), (5, None), (100, None), (None, 128)],
+    ids=["empty", "five bytes", "a piece of the header", "flipped bytes"],
+)
+def test_a_damaged_file_is_refused(mat: Mat, tmp_path: Path, size: int | None, change: int | None) -> None:
+    path = mat(tmp_path / "digits.mat")
+    content = bytearray(path.read_bytes()[:size])
+    if change is not None:
+        content[change : change + 64] = bytes(255 - byte for byte in content[change : change + 64])
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="is not the labs' digits"):
+        ready("fit", path=str(path))
 
 
 @pytest.mark.parametrize(
     ("changes", "found"),
     [
-        ({"X": np.zeros((40, 400), np.uint8)}, "`X` is (40, 400) and `y` (40, 1) from 1 to 10"),
-        ({"X": np.zeros((40, 16, 16), np.uint8)}, "`X` is (40, 16, 16) and `y` (40, 1) from 1 to 10"),
-        ({"y": np.ones((39, 1), np.uint8)}, "`X` is (40, 256) and `y` (39, 1) from 1 to 1"),
-        ({"y": np.arange(40).reshape(-1, 1) % 10}, "`X` is (40, 256) and `y` (40, 1) from 0 to 9"),
-        ({"y": np.arange(40).reshape(-1, 1) % 11 + 1}, "`X` is (40, 256) and `y` (40, 1) from 1 to 11"),
+        ({"X": np.zeros((40, 400), np.uint8)}, "`X` is (40, 400) of uint8 and `y` (40, 1) of uint8"),
+        ({"X": np.zeros((40, 16, 16), np.uint8)}, "`X` is (40, 16, 16) of uint8 and `y` (40, 1) of uint8"),
+        ({"X": np.zeros((40, 256)) + 0.5}, "`X` is (40, 256) of float64 and `y` (40, 1) of uint8"),
+        ({"X": np.zeros((40, 256)) + 300}, "`X` is (40, 256) of float64 and `y` (40, 1) of uint8"),
+        ({"X": np.zeros((0, 256)), "y": np.zeros((0, 1))}, "`X` is (0, 256) of float64 and `y` (0, 1) of float64"),
+        ({"y": np.ones((39, 1), np.uint8)}, "`X` is (40, 256) of uint8 and `y` (39, 1) of uint8"),
+        ({"y": np.arange(40).reshape(-1, 1) % 10}, "`X` is (40, 256) of uint8 and `y` (40, 1) of int64"),
+        ({"y": np.arange(40).reshape(-1, 1) % 11 + 1}, "`X` is (40, 256) of uint8 and `y` (40, 1) of int64"),
+        ({"y": np.full((40, 1), np.nan)}, "`X` is (40, 256) of uint8 and `y` (40, 1) of float64"),
+        ({"y": np.full((40, 1), 1.5)}, "`X` is (40, 256) of uint8 and `y` (40, 1) of float64"),
+        ({"y": np.full((40, 1), "a")}, "`X` is (40, 256) of uint8 and `y` (40, 1) of <U1"),
     ],
 )
 def test_arrays_of_another_form_are_refused(
     mat: Mat, tmp_path: Path, changes: dict[str, np.ndarray], found: str
 ) -> None:
     path = mat(tmp_path / "digits.mat", **changes)
-    message = rf"digits\.mat: {re.escape(found)}; expected \(N, 256\) grey values and N labels from 1 to 10\.$"
-    with pytest.raises(InputError, match=message):
+    expected = "expected (N, 256) whole grey values from 0 to 255 and N labels from 1 to 10."
+    with pytest.raises(InputError, match=re.escape(f"digits.mat: {found}; {expected}")):
         ready("fit", path=str(path))

@@ -223,3 +223,38 @@ def test_picture_too_large_to_be_true_is_named(tmp_path: Path, image: Write, mon
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(InputError, match=r"bomb\.png cannot be read as an image: Image size \(1024 pixels\) exceeds"):
         read_images([tmp_path / "bomb.png"], channels=3, image_size=32)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, channels: int) -> None:
+    values = (np.arange(64, dtype=np.uint16) * 1040).reshape(8, 8)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    (image,) = read_images([tmp_path / "deep.png"], channels=channels, image_size=8)
+    expected = torch.from_numpy((values // 257).astype(np.uint8)).expand(channels, 8, 8)
+    assert torch.equal(image, expected)
+
+
+def test_a_palette_with_transparency_is_read(tmp_path: Path) -> None:
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 200, 100, 50])
+    image.save(tmp_path / "palette.png", transparency=b"\x00\x01")
+    (read,) = read_images([tmp_path / "palette.png"], channels=3, image_size=8)
+    assert read[:, 0, 0].tolist() == [200, 100, 50]
+
+
+def test_the_camera_held_sideways_is_turned_back(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[0] = 255  # the upper edge
+    exif = Image.Exif()
+    exif[274] = 6  # "turn 90 degrees clockwise to show"
+    Image.fromarray(pixels).save(tmp_path / "phone.png", exif=exif)
+    (read,) = read_images([tmp_path / "phone.png"], channels=3, image_size=8)
+    assert read[0, :, -1].tolist() == [255] * 8
+    assert read[0, :, 0].tolist() == [0] * 8
+
+
+def test_hidden_folders_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    for name in (".ipynb_checkpoints/a.png", "b.png"):
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    assert list_images(tmp_path) == [tmp_path / "b.png"]

@@ -201,6 +201,25 @@ def test_only_the_first_epoch_after_resuming_is_cut_short() -> None:
     assert [len(list(resumed)), len(list(resumed))] == [1, 4]
 
 
+def test_a_state_of_another_epoch_cuts_nothing() -> None:
+    resumed = loader(epoch=1)
+    resumed.load_state_dict({"epoch": 0, "batches": 3})
+    assert len(list(resumed)) == 4
+
+
+def test_a_state_that_was_just_loaded_is_given_back() -> None:
+    resumed = loader()
+    resumed.load_state_dict({"epoch": 1, "batches": 2})
+    assert resumed.state_dict() == {"epoch": 1, "batches": 2}
+
+
+def test_an_epoch_broken_off_leaves_nothing_to_the_next() -> None:
+    made = loader()
+    next(iter(made))
+    made.set_epoch(1)
+    assert made.state_dict() == {"epoch": 1, "batches": 0}
+
+
 def test_state_counts_the_batches_of_the_whole_epoch_after_resuming() -> None:
     resumed = loader(epoch=2)
     resumed.load_state_dict({"epoch": 2, "batches": 1})

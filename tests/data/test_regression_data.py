@@ -185,3 +185,9 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: st
 def test_batch_size_and_val_frac_are_checked_at_once(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Regression(**settings)
+
+
+@pytest.mark.parametrize("setting", [{"high": float("inf")}, {"noise": float("nan")}])
+def test_what_is_not_finite_is_refused(setting: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="`low`, `high` and `noise` must be finite"):
+        Regression(**setting)

@@ -112,3 +112,8 @@ def test_share_that_leaves_one_side_empty_is_refused(val_frac: float) -> None:
 def test_class_with_one_example_is_refused() -> None:
     with pytest.raises(InputError, match=r"^Class 7 has 1 example; two are needed to split it\. Add more\.$"):
         stratified_split(torch.tensor([0, 0, 7, 3, 3]), val_frac=0.2, seed=0)
+
+
+def test_a_negative_seed_is_refused() -> None:
+    with pytest.raises(InputError, match="`split_seed` must be 0 or more, got -1"):
+        stratified_split(torch.zeros(10), val_frac=0.2, seed=-1)
