@@ -18,6 +18,7 @@ from lightning_lab import data, nets, tasks
 from lightning_lab.callbacks.checkpoint import Checkpoint
 from lightning_lab.callbacks.early_stopping import EarlyStopping
 from lightning_lab.callbacks.gradient_clipping import GradientClipping
+from lightning_lab.callbacks.interrupt import Interrupt
 from lightning_lab.callbacks.lr_schedule import LRSchedule
 from lightning_lab.callbacks.nan_guard import NanGuard
 from lightning_lab.callbacks.noise import NoiseStream
@@ -217,7 +218,7 @@ class LabCLI(LightningCLI):
             seed=self.seed,
         )
         saves = checkpoint.callbacks(run.checkpoints) if checkpoint is not None else []
-        return [*slots, NoiseStream(self.seed), Pictures(run), record, *saves]
+        return [*slots, NoiseStream(self.seed), Interrupt(), Pictures(run), record, *saves]
 
 
 def _full_class_paths(args: list[str]) -> list[str]:

@@ -20,7 +20,7 @@ class EarlyStopping(lightning_callbacks.EarlyStopping):
         monitor: The metric to watch, for example ``val/loss`` or ``val/acc``.
         mode: Whether smaller (``min``) or larger (``max``) is better; ``auto`` knows it from the name.
         patience: Epochs without improvement before the stop, at least 1.
-        min_delta: The least change that counts as an improvement, at least 0.
+        min_delta: The least change that counts as an improvement, at least 0; a smaller one leaves the best value.
         relative_rise: Stop also as soon as ``(value - best) / best`` exceeds this, the criterion of lab A; above 0.
             For metrics that are positive and better when small. Null leaves it out.
 
@@ -61,6 +61,10 @@ class EarlyStopping(lightning_callbacks.EarlyStopping):
                 f"`early_stopping` has no effect: its patience of {self.patience} epochs is not below "
                 f"`trainer.max_epochs` {epochs}."
             )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End a run at once that had stopped already when it was interrupted."""
+        trainer.should_stop = trainer.should_stop or self.has_stopped
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check after training epochs."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, final
+from typing import Any, Literal, final
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.cli import LRSchedulerCallable, ReduceLROnPlateau
+from lightning.pytorch.cli import LRSchedulerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LinearLR, LRScheduler, SequentialLR, StepLR
+from torch.optim.lr_scheduler import LinearLR, LRScheduler, ReduceLROnPlateau, SequentialLR, StepLR
 
 
 @final
@@ -51,9 +51,10 @@ class LRSchedule(Callback):
                 "Switch one off: --lr_schedule null."
             )
         optimizer = trainer.optimizers[0]
-        scheduler = self.scheduler(optimizer)
+        scheduler: LRScheduler = self.scheduler(optimizer)
         on_plateau = isinstance(scheduler, ReduceLROnPlateau)
-        if self.warmup and isinstance(scheduler, LRScheduler):
+        monitor = getattr(scheduler, "monitor", self.monitor)  # Lightning's own plateau scheduler brings one
+        if self.warmup:
             if on_plateau:
                 raise ValueError(f"`warmup` {self.warmup} does not go with ReduceLROnPlateau. Set `warmup` to 0.")
             for group in optimizer.param_groups:  # the first scheduler above has touched them
@@ -65,7 +66,7 @@ class LRSchedule(Callback):
                 scheduler,
                 interval=self.interval,
                 reduce_on_plateau=on_plateau,
-                monitor=self.monitor if on_plateau else None,
+                monitor=monitor if on_plateau else None,
             )
         ]
 
@@ -81,3 +82,11 @@ class LRSchedule(Callback):
                 f"`lr_schedule` had no effect: the learning rate was {self._rates.pop():g} throughout. "
                 "--lr_schedule null switches it off."
             )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the rates seen for a run that continues."""
+        return {"rates": sorted(self._rates)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the rates up again."""
+        self._rates = set(state_dict["rates"])

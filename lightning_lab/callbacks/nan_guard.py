@@ -15,7 +15,7 @@ _NEVER = torch.iinfo(torch.int64).max
 
 @final
 class NanGuard(Callback):
-    """Stop at the first training loss that is NaN or infinite.
+    """Stop at the first training or validation loss that is NaN or infinite, and never save such weights.
 
     The check runs on the training device in every step and is read from there every `check_every_n_steps`, so that a
     GPU never waits for it; the message names the step all the same.
@@ -54,18 +54,36 @@ class NanGuard(Callback):
         """Read the result before an epoch's end is measured and saved."""
         self._check(trainer, pl_module)
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the validation loss too: weights can be too large for it while the training loss still holds."""
+        value = trainer.callback_metrics.get("val/loss")
+        if value is not None and not value.isfinite() and not trainer.sanity_checking:
+            raise self._diverged(trainer, pl_module, f"the validation loss of epoch {trainer.current_epoch + 1}")
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the result once an epoch at the least."""
         self._check(trainer, pl_module)
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Refuse to save weights that are not finite: the gradient of a finite loss can be NaN."""
+        self._check(trainer, pl_module)
+        if _first_bad(pl_module) is not None:
+            raise self._diverged(trainer, pl_module, f"the state after step {trainer.global_step}")
+
     def _check(self, trainer: Trainer, pl_module: LightningModule) -> None:
         step = int(self._first_bad_step)
-        if step == _NEVER:
-            return
-        bad = next((name for name, p in pl_module.named_parameters() if not p.detach().isfinite().all()), None)
+        if step != _NEVER:
+            raise self._diverged(trainer, pl_module, f"the loss of step {step} (epoch {trainer.current_epoch + 1})")
+
+    def _diverged(self, trainer: Trainer, pl_module: LightningModule, what: str) -> DivergedError:
+        bad = _first_bad(pl_module)
         where = f"the first tensor that is not finite is the parameter {bad!r}" if bad else "all parameters are finite"
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        raise DivergedError(
-            f"Training diverged: the loss of step {step} (epoch {trainer.current_epoch + 1}) is not finite; {where}. "
+        return DivergedError(
+            f"Training diverged: {what} is not finite; {where}. "
             f"Lower the learning rate (now {rate:g}), or bound the gradient with --gradient_clipping.max_norm 1."
         )
+
+
+def _first_bad(module: LightningModule) -> str | None:
+    return next((name for name, p in module.named_parameters() if not p.detach().isfinite().all()), None)

@@ -139,10 +139,11 @@ class Progress(ProgressBar):
 def _heading(trainer: Trainer, pl_module: LightningModule) -> str:
     net = type(getattr(pl_module, "net", pl_module)).__name__
     size = sum(parameter.numel() for parameter in pl_module.parameters())
-    data = type(trainer.datamodule).__name__  # type: ignore[attr-defined]
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    source = f" on {type(data).__name__}" if data is not None else ""
     device = trainer.strategy.root_device.type
     place = f"{trainer.world_size} x {device}" if trainer.world_size > 1 else device
-    return f"{net} ({size:,} parameters) on {data}, {place}, {trainer.num_training_batches} steps an epoch"
+    return f"{net} ({size:,} parameters){source}, {place}, {trainer.num_training_batches} steps an epoch"
 
 
 def _epochs(trainer: Trainer, ahead: int) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_lab.callbacks.early_stopping import EarlyStopping
@@ -68,7 +71,7 @@ class RunRecord(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch's row."""
         pl_module.log("lr", self._lr)
-        metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        metrics = _plain(trainer.callback_metrics)
         if not self._validated:  # Lightning keeps the values of an earlier epoch
             metrics = {name: value for name, value in metrics.items() if not name.startswith("val/")}
         self._validated = False
@@ -105,14 +108,14 @@ class RunRecord(Checkpoint):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the test's metrics to the summary."""
         if trainer.is_global_zero:
-            test = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+            test = _plain(trainer.callback_metrics)
             kept = {name: value for name, value in test.items() if name.startswith("test/")}
             write_json(self.run.summary, {**self.run.read_summary(), "test": kept})
 
     @property
     def best(self) -> dict[str, Any] | None:
         """The best epoch so far: metric, value, epoch."""
-        rows = [row for row in self._rows if self.monitor in row]
+        rows = [row for row in self._rows if row.get(self.monitor) is not None]
         if not rows:
             return None
         best = (min if self.mode == "min" else max)(rows, key=lambda row: row[self.monitor])
@@ -123,6 +126,11 @@ class RunRecord(Checkpoint):
         """All metrics of the best epoch."""
         best = self.best
         return next((row for row in self._rows if best is not None and row["epoch"] == best["epoch"]), {})
+
+    @property
+    def best_model_path(self) -> str:
+        """The best checkpoint, where Lightning looks for it: at the trainer's first checkpoint callback."""
+        return str(self.run.best) if self.run.best.exists() else ""
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the rows for a run that continues."""
@@ -155,3 +163,9 @@ class RunRecord(Checkpoint):
         if status == "running":
             summary |= {"pid": os.getpid(), "host": platform.node()}
         write_json(self.run.summary, summary)
+
+
+def _plain(metrics: Mapping[str, Tensor]) -> dict[str, float | None]:
+    # JSON has no NaN: what is not finite becomes null.
+    values = {name: float(value) for name, value in sorted(metrics.items())}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}

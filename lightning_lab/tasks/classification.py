@@ -9,11 +9,12 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from lightning_lab.runs.errors import InputError
 from lightning_lab.tasks.batch import take_apart, try_shape
+from lightning_lab.tasks.metrics import MeanLoss
 
 
 class Classification(LightningModule):
@@ -142,7 +143,7 @@ class Classification(LightningModule):
     def _update(self, metrics: MetricCollection, loss: Tensor, logits: Tensor, y: Tensor, num_real: int) -> None:
         for name, metric in metrics.items(keep_base=True, copy_state=False):
             if name == "loss":
-                metric.update(loss, weight=num_real)
+                metric.update(loss, num_real)
             elif num_real:
                 metric.update(logits[:num_real], y[:num_real])
 
@@ -163,6 +164,4 @@ def _metrics(part: str, num_classes: int) -> MetricCollection:
         for name in _names(part, num_classes)
         if name != "loss"
     }
-    return MetricCollection(
-        {"loss": MeanMetric(nan_strategy="disable"), **metrics}, prefix=f"{part}/", compute_groups=False
-    )
+    return MetricCollection({"loss": MeanLoss(), **metrics}, prefix=f"{part}/", compute_groups=False)

@@ -9,9 +9,10 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
-from torchmetrics import MeanAbsoluteError, MeanAbsolutePercentageError, MeanMetric, MetricCollection, R2Score
+from torchmetrics import MeanAbsoluteError, MeanAbsolutePercentageError, MetricCollection, R2Score
 
 from lightning_lab.tasks.batch import take_apart, try_shape
+from lightning_lab.tasks.metrics import MeanLoss
 
 
 class Regression(LightningModule):
@@ -40,9 +41,7 @@ class Regression(LightningModule):
         super().__init__()
         self.net = net
         self.optimizer = optimizer
-        self.train_metrics = MetricCollection(
-            {"loss": MeanMetric(nan_strategy="disable")}, prefix="train/", compute_groups=False
-        )
+        self.train_metrics = MetricCollection({"loss": MeanLoss()}, prefix="train/", compute_groups=False)
         self.val_metrics = _metrics("val")
         self.test_metrics = _metrics("test")
 
@@ -64,7 +63,7 @@ class Regression(LightningModule):
         """Compute the loss of one batch."""
         x, y, num_real, weight = take_apart(batch)
         loss = F.mse_loss(self(x), y)
-        self.train_metrics["loss"].update(loss.detach(), weight=num_real)
+        self.train_metrics["loss"].update(loss.detach(), num_real)
         return loss if weight == 1.0 else loss * weight
 
     def on_train_epoch_end(self) -> None:
@@ -105,7 +104,7 @@ class Regression(LightningModule):
         target = y[:num_real]
         for name, metric in metrics.items(keep_base=True, copy_state=False):
             if name == "loss":
-                metric.update(F.mse_loss(values, target), weight=num_real)
+                metric.update(F.mse_loss(values, target), num_real)
             else:
                 metric.update(values.flatten(), target.flatten())
 
@@ -116,7 +115,7 @@ class Regression(LightningModule):
 
 def _metrics(part: str) -> MetricCollection:
     metrics: dict[str, Any] = {
-        "loss": MeanMetric(nan_strategy="disable"),
+        "loss": MeanLoss(),
         "mae": MeanAbsoluteError(),
         "r2": R2Score(),
         "relative_error": MeanAbsolutePercentageError(),

@@ -103,3 +103,11 @@ def test_nothing_is_saved_after_the_divergence(
 def test_a_check_less_than_every_step_is_refused() -> None:
     with pytest.raises(ValueError, match=r"`check_every_n_steps` must be at least 1, got 0\."):
         NanGuard(check_every_n_steps=0)
+
+
+@pytest.mark.parametrize("bad", [2, 5])
+def test_nothing_is_validated_after_the_divergence(trainer: Build, steps: Steps, bad: int) -> None:
+    built = trainer(NanGuard())
+    with pytest.raises(DivergedError, match=f"step {bad} "):
+        built.fit(Breaks(bad, float("nan")), steps(5), steps(1))
+    assert "val/loss" not in built.callback_metrics

@@ -102,6 +102,17 @@ def test_training_and_validation_in_each_of_two_epochs(trainer: Build, num_class
     assert logged(built) == pytest.approx(both, abs=1e-6)
 
 
+@pytest.mark.parametrize("verb", ["fit", "validate", "test"])
+def test_what_was_measured_before_is_forgotten(trainer: Build, verb: str) -> None:
+    module, data = task(9), examples(9)
+    settings = {} if verb == "fit" else {"verbose": False}
+    getattr(trainer(), verb)(module, TensorLoader(data.subset(torch.arange(20)), batch_size=7), **settings)
+    built = trainer()
+    getattr(built, verb)(module, batches(9), **settings)
+    part = {"fit": "train", "validate": "val", "test": "test"}[verb]
+    assert logged(built) == pytest.approx(expected(part, 9), abs=1e-6)
+
+
 @pytest.mark.parametrize("num_classes", [2, 5, 6])
 def test_metric_names_are_what_a_fit_logs(trainer: Build, num_classes: int) -> None:
     built = trainer()

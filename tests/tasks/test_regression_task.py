@@ -96,6 +96,17 @@ def test_training_and_validation_in_each_of_two_epochs(trainer: Build) -> None:
     assert logged(built) == pytest.approx(expected("train") | expected("val"), rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.parametrize("verb", ["fit", "validate", "test"])
+def test_what_was_measured_before_is_forgotten(trainer: Build, verb: str) -> None:
+    module, data = task(), examples()
+    settings = {} if verb == "fit" else {"verbose": False}
+    getattr(trainer(), verb)(module, TensorLoader(data.subset(torch.arange(20)), batch_size=7), **settings)
+    built = trainer()
+    getattr(built, verb)(module, batches(), **settings)
+    part = {"fit": "train", "validate": "val", "test": "test"}[verb]
+    assert logged(built) == pytest.approx(expected(part), rel=1e-5, abs=1e-6)
+
+
 def test_a_plain_data_loader_does_too(trainer: Build) -> None:
     built, data = trainer(max_epochs=2), examples()
     loader = DataLoader(TensorDataset(data.x, data.y), batch_size=13)
