@@ -6,11 +6,12 @@ jsonargparse is touched here and in `messages` alone.
 from __future__ import annotations
 
 import os
+from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, DefaultHelpFormatter
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -53,6 +54,10 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "enable_model_summary": False,  # one line says it
     "enable_autolog_hparams": False,  # one row of the hparams tab, when the result is known
 }
+
+
+class _Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """jsonargparse's help, with the examples left as they are written."""
 
 
 class RunOptions:
@@ -108,7 +113,9 @@ class LabCLI(LightningCLI):
             trainer_defaults=TRAINER_DEFAULTS,
             parser_kwargs={
                 "prog": f"lightning-lab {verb}",
-                "description": DESCRIPTIONS[verb],
+                "usage": f"lightning-lab {verb} [--config NAME_OR_FILE ...] [--KEY VALUE ...]",
+                "description": DESCRIPTIONS[verb] + _MORE_HELP,
+                "formatter_class": _Formatter,
                 "exit_on_error": False,
                 "allow_abbrev": False,
             },
@@ -125,10 +132,10 @@ class LabCLI(LightningCLI):
         """Add the slots and the run options."""
         parser.add_class_arguments(RunOptions, "run")
         for name, (slot, default) in SLOTS.items():
-            state = "off" if default is None else "on"
-            help_text = f"{(slot.__doc__ or '').splitlines()[0]} Now {state}; `--{name} null` switches it off."
+            state = "Off unless a key is set." if default is None else f"On; `--{name} null` switches it off."
+            help_text = f"{(slot.__doc__ or '').splitlines()[0]} {state}"
             parser.add_argument(f"--{name}", type=slot | None, default=default, help=help_text)
-        help_text = "Save the best and the last epoch. `--checkpoint null` switches it off."
+        help_text = "Save the best and the last epoch. On; `--checkpoint null` switches it off."
         parser.add_argument("--checkpoint", type=Checkpoint | None, default={}, help=help_text)
         parser.add_argument("--ckpt_path", type=str | None, default=None, help=_CKPT_HELP[self.verb])
         if self.verb == "fit":
@@ -256,6 +263,11 @@ _CKPT_HELP: dict[str, str] = {
     "test": "Which weights: best (default), last, or a path.",
     "predict": "Which weights: best (default), last, or a path.",
 }
+_MORE_HELP = """
+
+The keys of a class:  --model.help Classification   --data.help CIFAR10   --lr_schedule.help
+                      --model.net.help LeNet5
+Every key with its value, as a configuration to start from:  --print_config"""
 DESCRIPTIONS: dict[str, str] = {
     "fit": """Train a net, and keep a record of the run.
 

@@ -70,13 +70,16 @@ def _fit(cli: LabCLI) -> None:
         ckpt_path = _checkpoint(cli, ckpt_path)
     record = next(c for c in cli.trainer.checkpoint_callbacks if isinstance(c, RunRecord))
     overwrite = cli.config.run.overwrite
-    state = decide(cli.run_directory, record.config, overwrite=overwrite) if cli.trainer.is_global_zero else "begin"
+    # Every process looks, none has written yet: the record is opened when all of them are ready to train.
+    state = decide(cli.run_directory, record.config, overwrite=overwrite)
     if state == "finished":
         summary = cli.run_directory.read_summary()
-        print(f"{cli.run_directory.path} is finished ({summary['status']}); nothing to do.")
-        print("Start over with --run.overwrite true, or choose another --run.name.")
+        _print(
+            f"{cli.run_directory.path} is finished ({summary['status']}); nothing to do.\n"
+            "Start over with --run.overwrite true, or choose another --run.name."
+        )
     else:
-        if ckpt_path is None and cli.run_directory.last.exists() and not overwrite:
+        if ckpt_path is None and state == "continue":
             ckpt_path = _checkpoint(cli, "last")
             _print(f"Continuing {cli.run_directory.path} from its last checkpoint.")
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt_path, weights_only=True)

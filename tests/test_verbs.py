@@ -257,4 +257,4 @@ def test_help_teaches_with_examples(lab: Lab, capfd: pytest.CaptureFixture[str])
     assert stop.value.code == 0
     out = capfd.readouterr().out
     assert "lightning-lab fit --model.optimizer Adam --model.optimizer.lr 0.001" in out
-    assert "`--early_stopping null` switches it off" in out
+    assert "`--lr_schedule null` switches it off" in " ".join(out.split())

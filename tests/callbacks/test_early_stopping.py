@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from lightning.pytorch import Trainer
 
+from lightning_lab.callbacks.checkpoint import Checkpoint
 from lightning_lab.callbacks.early_stopping import EarlyStopping
+from lightning_lab.callbacks.record import RunRecord
 from lightning_lab.data.loader import TensorLoader
+from lightning_lab.runs.directory import RunDirectory
 
 Build = Callable[..., Trainer]
 Steps = Callable[[int], TensorLoader]
@@ -148,6 +152,30 @@ def test_the_direction_is_known_from_the_name_unless_given(
     expected = epochs_until_stop(values, patience=3, larger=larger)
     assert expected == (6 if larger else 4)
     assert fit(trainer, scripted(values, metric=metric), steps, callback, len(values)) == expected
+
+
+# --- continuing ---
+
+
+@pytest.mark.parametrize("patience", [1, 5])  # a larger one than before does not undo the stop
+def test_a_run_that_had_stopped_stops_at_once_and_says_so(
+    trainer: Build, scripted: Any, steps: Steps, tmp_path: Path, patience: int
+) -> None:
+    run = RunDirectory(tmp_path / "run")
+
+    def fit(patience: int, **settings: Any) -> int:
+        record = RunRecord(run, config="a: 1\n", overwrite=False, monitor="val/loss", mode="min", seed=1)
+        callbacks = [EarlyStopping(patience=patience), record, *Checkpoint().callbacks(run.checkpoints)]
+        built = trainer(*callbacks, max_epochs=9)
+        built.fit(scripted([1.0, 2.0, *[0.5] * 7]), steps(2), steps(1), **settings)
+        return int(built.global_step)
+
+    kept = ("status", "reason", "epochs", "steps", "best", "last")
+    assert fit(1) == 4
+    before = run.read_summary()
+    assert fit(patience, ckpt_path=run.last, weights_only=True) == 4
+    assert [run.read_summary()[key] for key in kept] == [before[key] for key in kept]
+    assert (before["status"], before["epochs"]) == ("stopped_early", 2)
 
 
 # --- no stop ---

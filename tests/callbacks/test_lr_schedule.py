@@ -168,7 +168,42 @@ def test_a_run_that_continues_uses_the_rates_of_the_uninterrupted_one(
     assert start.rates + rest.rates == whole.rates
 
 
+@pytest.mark.parametrize("monitor", ["val/loss", "val/other"])
+def test_the_plateau_scheduler_of_torch_follows_the_slots_monitor(
+    trainer: Build, scripted: Any, steps: Steps, watch: Any, monitor: str
+) -> None:
+    scheduler: Scheduler = lambda o: lr_scheduler.ReduceLROnPlateau(o, factor=0.5, patience=0)  # noqa: E731
+    callback = LRSchedule(scheduler=scheduler, monitor=monitor)
+    trainer(callback, watch, max_epochs=4).fit(scripted([1.0, 2.0, 0.5, 3.0], metric=monitor), steps(1), steps(1))
+    assert watch.rates == [1.0, 1.0, 0.5, 0.5]
+
+
+def test_the_plateau_scheduler_of_lightning_brings_its_own_monitor(
+    trainer: Build, scripted: Any, steps: Steps, watch: Any
+) -> None:
+    scheduler: Scheduler = lambda o: ReduceLROnPlateau(o, "val/other", factor=0.5, patience=0)  # noqa: E731
+    module = scripted([1.0, 2.0, 0.5, 3.0], metric="val/other")
+    trainer(LRSchedule(scheduler=scheduler), watch, max_epochs=4).fit(module, steps(1), steps(1))
+    assert watch.rates == [1.0, 1.0, 0.5, 0.5]
+
+
 # --- what it says ---
+
+
+def test_a_run_that_continues_after_the_last_change_is_no_warning(
+    trainer: Build, scripted: Any, steps: Steps, new_watch: Any, raise_at: Any, tmp_path: Path
+) -> None:
+    rest = new_watch()
+
+    def fit(*callbacks: Any, **settings: Any) -> None:
+        saves = Checkpoint().callbacks(tmp_path / "checkpoints")
+        built = trainer(LRSchedule(), *callbacks, *saves, max_epochs=9)
+        built.fit(scripted([1.0] * 9, lr=0.1), steps(2), steps(1), **settings)
+
+    with pytest.raises(OSError, match=r"^disk$"):
+        fit(raise_at(OSError("disk"), 13))  # in epoch 7; the rate changes after epoch 5
+    fit(rest, ckpt_path=tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert rest.rates == [0.05] * 6
 
 
 def test_a_schedule_that_never_changed_the_rate_is_a_warning(trainer: Build, scripted: Any, steps: Steps) -> None:

@@ -111,3 +111,75 @@ def test_nothing_is_validated_after_the_divergence(trainer: Build, steps: Steps,
     with pytest.raises(DivergedError, match=f"step {bad} "):
         built.fit(Breaks(bad, float("nan")), steps(5), steps(1))
     assert "val/loss" not in built.callback_metrics
+
+
+# --- what the training loss does not show ---
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_validation_loss_that_is_not_finite_ends_the_run(
+    trainer: Build, scripted: Any, steps: Steps, tmp_path: Path, value: float
+) -> None:
+    message = (
+        "Training diverged: the validation loss of epoch 2 is not finite; all parameters are finite. Lower the "
+        "learning rate (now 0.125), or bound the gradient with --gradient_clipping.max_norm 1."
+    )
+    folder = tmp_path / "checkpoints"
+    built = trainer(NanGuard(), *Checkpoint().callbacks(folder), max_epochs=3)
+    with pytest.raises(DivergedError, match=f"^{re.escape(message)}$"):
+        built.fit(scripted([1.0, value, 1.0], lr=0.125), steps(4), steps(1))
+    saved = {path.name: torch.load(path, weights_only=True)["global_step"] for path in folder.iterdir()}
+    assert saved == {"best.ckpt": 4, "last.ckpt": 4}
+
+
+def test_the_check_before_the_training_may_give_nan(trainer: Build, scripted: Any, steps: Steps) -> None:
+    module = scripted([float("nan"), 1.0])
+    built = trainer(NanGuard(), max_epochs=1, num_sanity_val_steps=1)
+    with pytest.raises(DivergedError, match="the validation loss of epoch 1 is not finite"):
+        built.fit(module, steps(2), steps(1))
+    assert built.global_step == 2
+
+
+class NanGradient(LightningModule):
+    """A loss that is always finite; its gradient is NaN in one step."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2))
+        self.step = step
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        if self.global_step + 1 != self.step:
+            return self.weight.sum() * 1e-3
+        return (self.weight * 0).abs().sqrt().sum()  # 0, with the gradient 0 / 0
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val/loss", 1.0, batch_size=1)  # sees nothing of the weights
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.125)
+
+
+@pytest.mark.parametrize(("bad", "kept"), [(5, {}), (10, {"best.ckpt": 5, "last.ckpt": 5})])
+def test_weights_that_a_nan_gradient_broke_in_an_epochs_last_step_are_not_saved(
+    trainer: Build, steps: Steps, tmp_path: Path, bad: int, kept: dict[str, int]
+) -> None:
+    folder = tmp_path / "checkpoints"
+    message = f"the state after step {bad} is not finite; the first tensor that is not finite is the parameter 'weight'"
+    with pytest.raises(DivergedError, match=message):
+        trainer(NanGuard(), *Checkpoint().callbacks(folder), max_epochs=3).fit(NanGradient(bad), steps(5), steps(1))
+    saved = {path.name: torch.load(path, weights_only=True) for path in folder.glob("*")}
+    assert {name: one["global_step"] for name, one in saved.items()} == kept
+    assert [bool(one["state_dict"]["weight"].isfinite().all()) for one in saved.values()] == [True] * len(kept)
+
+
+@pytest.mark.parametrize("module", [Breaks(7, float("nan")), NanGradient(7)])
+def test_saving_within_the_epoch_saves_no_nan(
+    trainer: Build, steps: Steps, tmp_path: Path, module: LightningModule
+) -> None:
+    folder = tmp_path / "checkpoints"
+    with pytest.raises(DivergedError, match="Training diverged"):
+        trainer(NanGuard(), *Checkpoint(every_n_steps=2).callbacks(folder)).fit(module, steps(20), steps(1))
+    saved = torch.load(folder / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 6
+    assert all(value.isfinite().all() for value in saved["state_dict"].values())

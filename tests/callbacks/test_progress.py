@@ -38,6 +38,14 @@ def test_the_first_line_says_what_is_trained_on_what(
     assert first == "SmallNet (4,003 parameters) on Data, cpu, 4 steps an epoch"
 
 
+def test_without_a_data_module_the_first_line_leaves_it_out(
+    trainer: Build, classes: Loaders, small_net: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # 4 x 8 weights and 8 biases, then 8 x 3 and 3.
+    trainer(Progress(style="lines"), enable_progress_bar=True).fit(Classification(small_net()), classes())
+    assert capsys.readouterr().out.splitlines()[0] == "SmallNet (67 parameters), cpu, 6 steps an epoch"
+
+
 @pytest.mark.parametrize("style", ["lines", "auto"])  # the tests' output is no terminal
 def test_one_line_an_epoch_with_the_metrics_of_that_epoch(
     trainer: Build, classes: Loaders, small_net: Any, watch: Any, capsys: pytest.CaptureFixture[str], style: Any

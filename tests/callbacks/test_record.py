@@ -123,6 +123,32 @@ def test_rows_behind_the_checkpoint_are_dropped(trainer: Build, scripted: Any, s
     assert [(row["epoch"], row["val/loss"]) for row in run.read_metrics()] == [(1, 2.0), (2, 1.0), (3, 3.0)]
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_value_that_is_not_finite_is_null_and_never_the_best(
+    trainer: Build, scripted: Any, steps: Steps, run: RunDirectory, value: float
+) -> None:
+    callbacks = [record(run), *Checkpoint().callbacks(run.checkpoints)]
+    trainer(*callbacks, max_epochs=4).fit(scripted([value, 2.0, 1.0, value]), steps(1), steps(1))
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    rows = [json.loads(line, parse_constant=refuse) for line in run.metrics.read_text().splitlines()]
+    assert [row["val/loss"] for row in rows] == [None, 2.0, 1.0, None]
+    summary = json.loads(run.summary.read_text(), parse_constant=refuse)
+    assert summary["best"] == {"metric": "val/loss", "value": 1.0, "epoch": 3}
+    assert summary["last"]["val/loss"] is None
+    assert int(torch.load(run.best, weights_only=True)["state_dict"]["weight"]) == 3
+
+
+def test_an_epoch_without_a_validation_has_no_validation_metrics(
+    trainer: Build, scripted: Any, steps: Steps, run: RunDirectory
+) -> None:
+    module = scripted([9.0, 2.0, 9.0, 1.0])
+    trainer(record(run), max_epochs=4, check_val_every_n_epoch=2).fit(module, steps(1), steps(1))
+    assert [row.get("val/loss", "none") for row in run.read_metrics()] == ["none", 2.0, "none", 1.0]
+
+
 # --- summary.json ---
 
 

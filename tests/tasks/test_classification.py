@@ -297,3 +297,24 @@ def test_a_net_for_the_classes_of_the_data_is_taken(trainer: Build) -> None:
     built = trainer()
     built.fit(task(7), datamodule=Data())
     assert logged(built) == pytest.approx(expected("train", 7), abs=1e-6)
+
+
+class NanInLast(nn.Module):
+    """Logits that are NaN for the first example of a batch of 6, which is the last one."""
+
+    num_classes = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.layer(x)
+        bad = (torch.arange(len(x)) == 0) & (len(x) == 6)
+        return logits.masked_fill(bad[:, None], float("nan"))
+
+
+def test_one_nan_makes_the_loss_of_the_whole_part_nan(trainer: Build) -> None:
+    built = trainer()
+    built.validate(Classification(NanInLast()), batches(3), verbose=False)
+    assert np.isnan(float(built.callback_metrics["val/loss"]))

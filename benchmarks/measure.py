@@ -1,0 +1,38 @@
+"""What the benchmarks share: paired measurements, and the conditions they were made under."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+
+from lightning_lab.runs.environment import describe_environment
+
+Measurement = Callable[[], float]
+
+
+def paired(ours: Measurement, theirs: Measurement, *, pairs: int = 5) -> list[tuple[float, float]]:
+    """Measure both in turn, so that a machine that others use too slows both alike. One pair before them warms up."""
+    ours(), theirs()
+    return [(ours(), theirs()) for _ in range(pairs)]
+
+
+def print_conditions() -> None:
+    """Print versions, hardware and commit."""
+    known = describe_environment()
+    hardware = known["hardware"]
+    print(f"commit {known['commit']}{' (changed)' if known['dirty'] else ''}, Python {known['python']}, ", end="")
+    print(", ".join(f"{name} {known['versions'][name]}" for name in ("torch", "torchvision", "lightning")))
+    print(f"{hardware['processor']}, {hardware['cores']} cores, bf16 units: {hardware['bf16_units']}, ", end="")
+    print(f"{hardware['threads']} threads, GPUs: {', '.join(hardware['gpus']) or 'none'}\n")
+
+
+def row(name: str, unit: str, results: list[tuple[float, float]], *, larger_is_better: bool) -> str:
+    """Word one comparison: medians of both, median ratio of the pairs with its range."""
+    ratios = [ours / theirs if larger_is_better else theirs / ours for ours, theirs in results]
+    ours, theirs = (statistics.median(values) for values in zip(*results, strict=True))
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    both = f"{ours:.4g} {unit} | {theirs:.4g} {unit}"
+    return f"| {name} | {both} | {statistics.median(ratios):.2f} | {spread} | {len(results)} |"
+
+
+HEADER = "| what | ours | theirs | ratio, above 1 is faster | range | n |\n|---|---|---|---|---|---|"

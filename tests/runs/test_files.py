@@ -1,0 +1,104 @@
+"""A file is there whole or not at all: failures at every point of the writing, and what a plain file would have."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+
+from lightning_lab.runs.files import write_json, write_text, write_whole
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    path = tmp_path / "folder" / "file.txt"
+    path.parent.mkdir()
+    path.write_bytes(b"old")
+    return path
+
+
+def refuse(*args: Any, **kwargs: Any) -> None:
+    raise OSError("disk full")
+
+
+@pytest.mark.parametrize("error", [ValueError("half"), KeyboardInterrupt("half"), OSError("half")])
+def test_a_failure_in_the_middle_of_writing_leaves_the_old_file(old: Path, error: BaseException) -> None:
+    def half(file: BinaryIO) -> None:
+        file.write(b"new" * 100_000)  # more than a buffer, so that some of it is in the temporary file
+        raise error
+
+    with pytest.raises(type(error), match=r"^half$"):
+        write_whole(old, half)
+    assert {path: path.read_bytes() for path in old.parent.iterdir()} == {old: b"old"}
+
+
+@pytest.mark.parametrize(("owner", "name"), [(os, "fsync"), (Path, "replace"), (Path, "chmod")])
+def test_a_failure_of_the_disk_leaves_the_old_file(
+    old: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, refuse)
+        with pytest.raises(OSError, match=r"^disk full$"):
+            write_text(old, "new")
+    assert {path: path.read_bytes() for path in old.parent.iterdir()} == {old: b"old"}
+
+
+def test_the_bytes_are_on_disk_before_the_name_and_the_folder_after_it(
+    old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, bytes]] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def synced(descriptor: int) -> None:
+        fsync(descriptor)
+        seen.append(("folder" if Path(f"/proc/self/fd/{descriptor}").is_dir() else "file", old.read_bytes()))
+
+    def replaced(self: Path, target: Path) -> Path:
+        seen.append(("replace", self.read_bytes()))
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", replaced)
+    write_text(old, "new")
+    assert seen == [("file", b"old"), ("replace", b"new"), ("folder", b"new")]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+def test_permissions_are_those_of_a_plain_file(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        (tmp_path / "plain").touch()
+        write_text(tmp_path / "whole", "text")
+    finally:
+        left = os.umask(before)
+    assert (tmp_path / "whole").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert left == mask
+
+
+def test_the_folder_is_created(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "file"
+    write_text(path, "text")
+    assert [one.name for one in path.parent.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("text", ["", "one\ntwo\n", "one\r\ntwo", "ä β 数 \N{ELECTRIC LIGHT BULB}", "\x00"])
+def test_text_is_written_as_utf_8_without_a_change(tmp_path: Path, text: str) -> None:
+    write_text(tmp_path / "file", text)
+    assert (tmp_path / "file").read_bytes() == text.encode("utf-8")
+
+
+@pytest.mark.parametrize("value", [{}, [], None, {"a": [1, 2.5, None, True, "ä"], "b": {"c": 1e-300}}])
+def test_json_comes_back_and_ends_with_a_line_feed(tmp_path: Path, value: Any) -> None:
+    write_json(tmp_path / "file", value)
+    text = (tmp_path / "file").read_text()
+    assert json.loads(text) == value
+    assert text.endswith("\n")
+
+
+def test_what_json_cannot_hold_leaves_the_old_file(old: Path) -> None:
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        write_json(old, {"a": object()})
+    assert {path: path.read_bytes() for path in old.parent.iterdir()} == {old: b"old"}

@@ -1,0 +1,280 @@
+"""The listing of runs, read from the standard output of its verbs."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from support import Lab
+
+from lightning_lab.runs import listing
+from lightning_lab.runs.directory import RunDirectory
+from lightning_lab.runs.listing import differences, find_runs, flatten, status_of
+
+BEST = {"metric": "val/loss", "value": 0.123456, "epoch": 2}
+NOW = 1_700_000_000.0
+
+
+@pytest.fixture
+def dead_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def leave(path: str, *, config: str = "a: 1\n", age_s: float = 0.0, **summary: Any) -> RunDirectory:
+    run = RunDirectory(Path(path))
+    run.path.mkdir(parents=True)
+    run.config.write_text(config)
+    run.environment.write_text(json.dumps({"commit": path}))
+    run.summary.write_text(json.dumps({"status": "completed", "epochs": 3, **summary}))
+    os.utime(run.environment, (NOW - age_s, NOW - age_s))
+    return run
+
+
+# --- dotted keys and differences ---
+
+
+@pytest.mark.parametrize(
+    ("tree", "flat"),
+    [
+        ({}, {}),
+        ({"a": 1}, {"a": 1}),
+        ({"a": {"b": {"c": 1}, "d": None}}, {"a.b.c": 1, "a.d": None}),
+        ({"a": [1, {"b": 2}]}, {"a": [1, {"b": 2}]}),
+        ({"model": {"class_path": "A", "init_args": {"net": None}}}, {"model": "A", "model.net": None}),
+        (
+            {"model": {"class_path": "A", "init_args": {"net": {"class_path": "B", "init_args": {"x": 1}}}}},
+            {"model": "A", "model.net": "B", "model.net.x": 1},
+        ),
+    ],
+)
+def test_nested_settings_become_dotted_keys(tree: dict[str, Any], flat: dict[str, Any]) -> None:
+    assert flatten(tree) == flat
+
+
+def test_differences_are_aligned_and_numbers_short() -> None:
+    a = {"same": 1, "rate": 0.1 + 0.2, "gone": "x", "whole": 1234567}
+    b = {"same": 1, "rate": 1e-7 / 3, "whole": 7, "new": None}
+    assert differences(a, b) == [
+        "  rate   0.3 -> 3.3333e-08",
+        "  gone   x -> -",
+        "  whole  1234567 -> 7",
+        "  new    - -> None",
+    ]
+    assert differences(a, a) == []
+
+
+# --- the status ---
+
+
+@pytest.mark.parametrize("status", ["completed", "stopped_early", "diverged", "interrupted", "failed"])
+def test_a_status_is_believed(tmp_path: Path, dead_pid: int, status: str) -> None:
+    run = leave(str(tmp_path / "run"), status=status, pid=dead_pid, host=platform.node())
+    assert status_of(run) == status
+
+
+def test_a_running_process_is_looked_up_on_its_own_machine_only(tmp_path: Path, dead_pid: int) -> None:
+    dead = leave(str(tmp_path / "dead"), status="running", pid=dead_pid, host=platform.node())
+    elsewhere = leave(str(tmp_path / "elsewhere"), status="running", pid=dead_pid, host="elsewhere")
+    alive = leave(str(tmp_path / "alive"), status="running", pid=os.getpid(), host=platform.node())
+    nobody = leave(str(tmp_path / "nobody"), status="running", host=platform.node())
+    assert [status_of(run) for run in (dead, elsewhere, alive, nobody)] == ["killed", "running", "running", "killed"]
+
+
+def test_a_process_of_somebody_else_is_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(pid: int, number: int) -> None:
+        raise PermissionError
+
+    run = leave(str(tmp_path / "run"), status="running", pid=4_000_000, host=platform.node())
+    monkeypatch.setattr(os, "kill", kill)
+    assert status_of(run) == "running"
+
+
+def test_a_run_without_a_summary_is_unknown(tmp_path: Path) -> None:
+    assert status_of(RunDirectory(tmp_path)) == "unknown"
+
+
+# --- runs ---
+
+
+def test_without_runs_it_says_how_to_start_one(lab: Lab) -> None:
+    assert lab("runs").out == "No runs in logs/ yet. Start one: lightning-lab fit\n"
+    assert lab("runs", "--run.logs=other").out == "No runs in other/ yet. Start one: lightning-lab fit\n"
+
+
+def test_a_line_a_run_oldest_first(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "time", SimpleNamespace(time=lambda: NOW))
+    test = {"test/loss": 0.5, "test/acc": 0.98765, "test/top5": 1.0}
+    leave("logs/mlp/b", age_s=30)
+    leave("logs/mlp/a", age_s=7200, best=BEST, last={"val/loss": 0.25}, test=test)
+    leave("logs/vgg/c", age_s=90_000, best=BEST, last={"val/loss": None}, status="diverged")
+    lines = [re.split(" {2,}", line) for line in lab("runs").out.splitlines()]
+    best = "val/loss 0.1235 (epoch 2)"
+    assert lines == [
+        ["RUN", "STATUS", "EPOCHS", "BEST", "LAST", "TEST", "AGE"],
+        ["vgg/c", "diverged", "3", best, "-", "-", "1 d"],
+        ["mlp/a", "completed", "3", best, "0.2500", "test/acc 0.9877 test/loss 0.5000", "2 h"],
+        ["mlp/b", "completed", "3", "-", "-", "-", "30 s"],
+    ]
+    assert (
+        len(
+            {
+                line.index(age)
+                for line, age in zip(lab("runs").out.splitlines(), ("AGE", "1 d", "2 h", "30 s"), strict=True)
+            }
+        )
+        == 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("age_s", "shown"),
+    [
+        (-100, "0 s"),
+        (0, "0 s"),
+        (59, "59 s"),
+        (60, "1 min"),
+        (100, "2 min"),
+        (3600, "1 h"),
+        (86_399, "24 h"),
+        (86_400, "1 d"),
+        (864_000, "10 d"),
+    ],
+)
+def test_ages_have_the_unit_that_fits(lab: Lab, monkeypatch: pytest.MonkeyPatch, age_s: float, shown: str) -> None:
+    monkeypatch.setattr(listing, "time", SimpleNamespace(time=lambda: NOW))
+    leave("logs/mlp/a", age_s=age_s)
+    assert lab("runs").out.splitlines()[1].endswith(f"  {shown}")
+
+
+def test_runs_are_found_at_any_depth_and_nothing_else_is(lab: Lab) -> None:
+    leave("logs/studies/x/y", age_s=3)
+    leave("logs/mlp/a", age_s=2)
+    leave("logs/mlp/no_config").config.unlink()
+    leave("logs/mlp/no_summary").summary.unlink()
+    assert [run.path for run in find_runs(Path("logs"))] == [Path("logs/studies/x/y"), Path("logs/mlp/a")]
+    assert [line.split()[0] for line in lab("runs").out.splitlines()] == ["RUN", "studies/x/y", "mlp/a"]
+    assert lab("runs", "show", "x/y").out.startswith("logs/studies/x/y\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "what"), [("{", "Expecting property name enclosed in double quotes: line 1 column 2"), ("[]", "not a map")]
+)
+@pytest.mark.parametrize("command", [("runs",), ("runs", "show", "mlp/a")])
+def test_a_damaged_summary_is_named(lab: Lab, text: str, what: str, command: tuple[str, ...]) -> None:
+    leave("logs/mlp/a").summary.write_text(text)
+    answer = lab(*command)
+    assert answer.code == 2
+    assert answer.err.startswith(f"error: logs/mlp/a/summary.json is damaged ({what}")
+    assert answer.err.endswith("). Delete it, or the run, and start again.\n")
+
+
+# --- which run is meant ---
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("mlp/one", "logs/mlp/one"),  # whole, though a part of another name
+        ("one_more", "logs/mlp/one_more"),
+        ("vgg", "logs/vgg/two"),
+        ("logs/mlp/one", "logs/mlp/one"),  # a folder
+        ("other/three", "other/three"),
+    ],
+)
+def test_a_run_is_found_by_a_unique_part_or_as_a_folder(lab: Lab, name: str, found: str) -> None:
+    for path in ("logs/mlp/one", "logs/mlp/one_more", "logs/vgg/two", "other/three"):
+        leave(path)
+    assert lab("runs", "show", name).out.splitlines()[0] == found
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mlp", "'mlp' fits several runs: mlp/one, mlp/two. Write more of the name."),
+        ("mlp/onne", "Unknown run 'mlp/onne'. Did you mean 'mlp/one'? Known: mlp/one, mlp/two, vgg/three."),
+        ("zzz", "Unknown run 'zzz'. Known: mlp/one, mlp/two, vgg/three."),
+    ],
+)
+def test_a_name_of_none_or_of_several_is_refused(lab: Lab, name: str, message: str) -> None:
+    for age_s, path in enumerate(("logs/vgg/three", "logs/mlp/two", "logs/mlp/one")):
+        leave(path, age_s=age_s)
+    answer = lab("runs", "show", name)
+    assert (answer.code, answer.err) == (2, f"error: {message}\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("show",), "the following arguments are required: run. See lightning-lab runs show --help."),
+        (("diff", "a"), "the following arguments are required: b. See lightning-lab runs diff --help."),
+        (("--nothing",), "unrecognized arguments: --nothing. See lightning-lab runs --help."),
+    ],
+)
+def test_a_mistake_is_told_in_one_sentence(lab: Lab, args: tuple[str, ...], message: str) -> None:
+    answer = lab("runs", *args)
+    assert (answer.code, answer.out, answer.err) == (2, "", f"error: {message}\n")
+
+
+# --- runs show, runs diff ---
+
+
+def test_show_has_status_metrics_and_commands(lab: Lab) -> None:
+    run = leave(
+        "logs/mlp/a", status="failed", reason="OSError: disk", steps=9, wall_s=1.5, seed=7, split="abc", best=BEST,
+        last={"val/loss": 0.1 + 0.2, "val/acc": None}, test={"test/acc": 1.0},
+    )  # fmt: skip
+    rows = [{"epoch": i, "step": 3 * i, "train/loss": 1 / i, "val/loss": None, "lr": 0.1} for i in range(1, 21)]
+    run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = lab("runs", "show", "mlp/a").out.splitlines()
+    assert lines[:10] == [
+        "logs/mlp/a",
+        "  status   failed: OSError: disk",
+        "  epochs   3",
+        "  steps    9",
+        "  wall_s   1.5",
+        "  seed     7",
+        "  split    abc",
+        "  best     val/loss 0.123456 at epoch 2",
+        "  last     val/loss 0.3  val/acc None",
+        "  test     test/acc 1",
+    ]
+    assert lines[11].split() == ["epoch", "train/loss", "val/loss", "lr"]
+    shown = [line.split() for line in lines[12:23]]  # the first three and the last eight
+    assert shown == [[str(i), f"{1 / i:.5g}", "None", "0.1"] for i in (1, 2, 3, *range(13, 21))]
+    assert lines[24:] == [
+        "  continue or repeat: lightning-lab fit --config logs/mlp/a/config.yaml",
+        "  curves:             tensorboard --logdir logs/mlp/a",
+    ]
+
+
+def test_diff_has_what_differs_in_configuration_environment_and_result(lab: Lab) -> None:
+    leave("logs/mlp/a", config="x: 1\ny: {z: 2}\n", best=BEST)
+    leave("logs/mlp/b", config="x: 1\ny: {z: 3}\n", best={**BEST, "value": 0.5})
+    assert lab("runs", "diff", "mlp/a", "mlp/b").out.splitlines() == [
+        "a: logs/mlp/a",
+        "b: logs/mlp/b",
+        "",
+        "configuration",
+        "  y.z  2 -> 3",
+        "",
+        "environment",
+        "  commit  logs/mlp/a -> logs/mlp/b",
+        "",
+        "results",
+        "  best.value  0.12346 -> 0.5",
+    ]
+
+
+def test_a_run_does_not_differ_from_itself(lab: Lab) -> None:
+    leave("logs/mlp/a", best=BEST)
+    assert lab("runs", "diff", "mlp/a", "mlp/a").out.count("  the same\n") == 3

@@ -1,0 +1,255 @@
+"""Where a run goes, and whether it begins, continues, is finished or is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightning_lab.runs.directory import RunDirectory
+from lightning_lab.runs.errors import InputError
+from lightning_lab.runs.start import choose_directory, decide, open_record, origin_of
+
+CONFIG = "seed_everything: 1\nmodel:\n  dropout: 0.5\nprogress:\n  style: bar\n"
+ORIGIN = Path("/runs/vgg/first")
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process that nothing outside has started."""
+    monkeypatch.setenv("LIGHTNING_LAB_RUN", "")  # restored afterwards, whatever is chosen
+    for variable in ("LOCAL_RANK", "WORLD_SIZE", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    return RunDirectory(tmp_path / "logs" / "one")
+
+
+def choose(**given: Any) -> Path:
+    defaults: dict[str, Any] = {"logs": None, "experiment": None, "name": None, "origin": None}
+    return choose_directory(**defaults | given, stem="stem", seed=7).path
+
+
+def leave(run: RunDirectory, *, files: tuple[str, ...] = ("last", "best"), **summary: Any) -> None:
+    run.checkpoints.mkdir(parents=True)
+    run.config.write_text(CONFIG)
+    run.environment.write_text("{}")
+    for name in files:
+        (run.checkpoints / f"{name}.ckpt").touch()
+    if summary:
+        run.summary.write_text(json.dumps(summary))
+
+
+def tree(folder: Path) -> dict[Path, bytes | None]:
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.fixture
+def dead_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+# --- where ---
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "logs/stem/slurm-12"),
+        ({"name": "n"}, "logs/stem/n"),
+        ({"experiment": "e"}, "logs/e/slurm-12"),
+        ({"experiment": "e", "name": "n"}, "logs/e/n"),
+        ({"logs": "l"}, "l/stem/slurm-12"),
+        ({"logs": "l", "name": "n"}, "l/stem/n"),
+        ({"logs": "l", "experiment": "e"}, "l/e/slurm-12"),
+        ({"logs": "l", "experiment": "e", "name": "n"}, "l/e/n"),
+        ({"origin": ORIGIN}, "/runs/vgg/first"),
+        ({"origin": ORIGIN, "name": "n"}, "/runs/vgg/n"),
+        ({"origin": ORIGIN, "experiment": "e"}, "/runs/e/slurm-12"),
+        ({"origin": ORIGIN, "experiment": "e", "name": "n"}, "/runs/e/n"),
+        ({"origin": ORIGIN, "logs": "l"}, "l/vgg/slurm-12"),
+        ({"origin": ORIGIN, "logs": "l", "name": "n"}, "l/vgg/n"),
+        ({"origin": ORIGIN, "logs": "l", "experiment": "e"}, "l/e/slurm-12"),
+        ({"origin": ORIGIN, "logs": "l", "experiment": "e", "name": "n"}, "l/e/n"),
+    ],
+)
+def test_what_is_not_given_comes_from_the_origin_or_the_defaults(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], expected: str
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    assert choose(**given) == Path(expected)
+    assert Path(os.environ["LIGHTNING_LAB_RUN"]) == Path(expected).absolute()
+
+
+@pytest.mark.parametrize(
+    ("variables", "name"),
+    [
+        ({"SLURM_JOB_ID": "12"}, "slurm-12"),
+        ({"TORCHELASTIC_RUN_ID": "abc"}, "torchelastic-abc"),
+        ({"TORCHELASTIC_RUN_ID": "abc", "WORLD_SIZE": "2"}, "torchelastic-abc"),
+        ({"SLURM_JOB_ID": "12", "TORCHELASTIC_RUN_ID": "abc"}, "slurm-12"),
+        ({"SLURM_JOB_ID": "12", "TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2"}, "slurm-12"),
+    ],
+)
+def test_processes_started_from_outside_share_a_name(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], name: str
+) -> None:
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    assert choose() == Path("logs/stem") / name
+
+
+@pytest.mark.parametrize("variables", [{}, {"WORLD_SIZE": "1"}, {"TORCHELASTIC_RUN_ID": "none"}])
+def test_the_default_name_is_the_time_and_the_seed(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_seed7", choose().name)
+
+
+@pytest.mark.parametrize("run_id", [None, "none"])  # torchrun says "none" unless told a name
+def test_several_processes_without_a_name_are_refused(monkeypatch: pytest.MonkeyPatch, run_id: str | None) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    if run_id is not None:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", run_id)
+    message = "Several processes were started from outside: name the run they share with --run.name."
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        choose()
+    assert choose(name="n") == Path("logs/stem/n")
+
+
+def test_a_process_that_the_run_started_takes_its_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = choose().absolute()
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert choose(name="other", logs="other") == first
+
+
+def test_a_variable_left_by_an_earlier_run_of_this_process_changes_nothing() -> None:
+    choose(name="first")
+    assert choose(name="second") == Path("logs/stem/second")
+
+
+@pytest.mark.parametrize(
+    ("name", "environment", "is_run"),
+    [("config.yaml", True, True), ("config.yaml", False, False), ("other.yaml", True, False)],
+)
+def test_a_configuration_is_known_as_the_record_of_a_run(
+    tmp_path: Path, name: str, environment: bool, is_run: bool
+) -> None:
+    (tmp_path / name).touch()
+    if environment:
+        (tmp_path / "environment.json").touch()
+    assert origin_of(tmp_path / name) == (tmp_path if is_run else None)
+
+
+# --- what is done ---
+
+
+@pytest.mark.parametrize(
+    ("status", "files", "decision"),
+    [
+        ("completed", ("last", "best"), "finished"),
+        ("stopped_early", ("last", "best"), "finished"),
+        ("diverged", ("last", "best"), "finished"),
+        ("completed", ("best",), "finished"),
+        ("interrupted", ("last", "best"), "continue"),
+        ("failed", ("last", "best"), "continue"),
+        ("failed", ("last",), "continue"),
+        ("interrupted", ("best",), "begin"),
+        ("interrupted", (), "begin"),
+        ("completed", (), "begin"),
+    ],
+)
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_what_is_there_decides(
+    run: RunDirectory, status: str, files: tuple[str, ...], decision: str, overwrite: bool
+) -> None:
+    leave(run, files=files, status=status)
+    before = tree(run.path)
+    assert decide(run, CONFIG, overwrite=overwrite) == ("begin" if overwrite else decision)
+    assert tree(run.path) == before
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_an_empty_folder_and_none_begin(run: RunDirectory, overwrite: bool) -> None:
+    assert decide(run, CONFIG, overwrite=overwrite) == "begin"
+    assert not run.path.exists()
+    run.path.mkdir(parents=True)
+    assert decide(run, CONFIG, overwrite=overwrite) == "begin"
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_living_run_is_refused(run: RunDirectory, overwrite: bool) -> None:
+    leave(run, status="running", pid=os.getpid(), host=platform.node())
+    message = (
+        f"The run {run.path} is under way: process {os.getpid()} on {platform.node()}. "
+        "Wait for it, or choose another --run.name."
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        decide(run, CONFIG, overwrite=overwrite)
+
+
+def test_a_killed_run_continues_on_its_own_machine_only(run: RunDirectory, dead_pid: int) -> None:
+    leave(run, status="running", pid=dead_pid, host=platform.node())
+    assert decide(run, CONFIG, overwrite=False) == "continue"
+    run.summary.write_text(json.dumps({"status": "running", "pid": dead_pid, "host": "elsewhere"}))
+    with pytest.raises(InputError, match=f"is under way: process {dead_pid} on elsewhere. Wait for it"):
+        decide(run, CONFIG, overwrite=False)
+
+
+def test_another_configuration_is_refused_with_what_differs(run: RunDirectory) -> None:
+    leave(run, status="completed")
+    other = CONFIG.replace("0.5", "0.25").replace("seed_everything: 1", "seed_everything: 2") + "then: test\n"
+    message = (
+        f"The run {run.path} was made with another configuration (there -> now):\n"
+        "  seed_everything  1 -> 2\n"
+        "  model.dropout    0.5 -> 0.25\n"
+        "  then             - -> test\n"
+        "Choose another --run.name, or start over with --run.overwrite true."
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        decide(run, other, overwrite=False)
+    assert decide(run, other, overwrite=True) == "begin"
+
+
+@pytest.mark.parametrize(
+    "config", [CONFIG.replace("bar", "lines"), CONFIG.split("progress")[0], CONFIG.split("progress")[0] + "progress:\n"]
+)
+def test_how_a_run_is_shown_makes_no_difference(run: RunDirectory, config: str) -> None:
+    leave(run, status="interrupted")
+    assert decide(run, config, overwrite=False) == "continue"
+
+
+def test_a_file_in_the_place_of_the_directory_is_refused(run: RunDirectory) -> None:
+    run.path.parent.mkdir()
+    run.path.touch()
+    message = f"The run directory {run.path} is a file. Choose another --run.name."
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        decide(run, CONFIG, overwrite=True)
+
+
+# --- the record ---
+
+
+@pytest.mark.parametrize(
+    ("is_run", "overwrite", "kept"), [(True, True, False), (True, False, True), (False, True, True)]
+)
+def test_only_a_run_is_deleted(run: RunDirectory, is_run: bool, overwrite: bool, kept: bool) -> None:
+    run.checkpoints.mkdir(parents=True)
+    (run.checkpoints / "last.ckpt").touch()
+    if is_run:
+        run.config.write_text("old: 1\n")
+    open_record(run, CONFIG, overwrite=overwrite)
+    assert run.last.exists() is kept
+    assert run.config.read_text() == CONFIG
+    assert json.loads(run.environment.read_text()).keys() >= {"commit", "dirty", "versions", "hardware", "command"}
