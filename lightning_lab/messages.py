@@ -15,6 +15,7 @@ _OPTION = re.compile(r"Option '([^']+)' is not accepted")
 _ARGUMENT = re.compile(r"[Uu]nrecognized arguments: (.+)")
 _EXPECTED = re.compile(r"Expected an? (.+?)(?:\. Got value: (.*))?$")
 _GIVEN = re.compile(r"Given value: (?:NestedArg\(key='([^']*)', val=)?(.+)$")
+_REQUIRED = re.compile(r"(?:following arguments are required|Key\(s\) required.*?): (.+?)\.?$")
 _AMBIGUOUS = re.compile(r"Multiple subclasses with name .+")
 _IMPORT = re.compile(r"(?:Expected a dot import path string|No module named|Import failed.*?): '?([\w.]+)'?")
 
@@ -42,6 +43,9 @@ def explain(text: str, *, keys: Iterable[str], classes: dict[str, list[str]]) ->
                 return unknown("key", match[1], keys)
             known = _parameters(owners[-1])
             return unknown("key", _join(path, match[1]), [_join(path, name) for name in known])
+        if match := _REQUIRED.search(line):
+            names = ", ".join(_join(path, name) for name in match[1].split(", "))
+            return f"Missing: {names}. {owners[-1] if owners else 'The command'} cannot do without."
         if _AMBIGUOUS.search(line):
             return f"`{path}`: {line}"
     leaf = path.rsplit(".", 1)[-1]

@@ -10,7 +10,6 @@ from support import Answer, Lab
 
 from lightning_lab.__main__ import main
 
-
 # Everything here is tiny: a second thread gains nothing, and waits for its turn on a machine that others use too.
 torch.set_num_threads(1)
 

@@ -49,6 +49,7 @@ FOLDER = "fit --data ImageFolder --data.root tree --model.net.in_channels 3 --mo
         ("fit --data ImageFolder --data.root empty", "There is no folder empty/train."),
         ("fit --config cifar10/lenet5 --data.root empty", "CIFAR-10 is not there, or is incomplete or damaged in empty"),
         (FOLDER, "The data have 2 classes and the net gives 10. Set it with --model.net.num_classes 2."),
+        ("fit --data ImageFolder", "Missing: data.root. lightning_lab.data.ImageFolder cannot do without."),
         ("test", "test needs the configuration of a run: --config RUN/config.yaml."),
         ("test --config digits/lenet5", "has no best checkpoint. Give the run's own config.yaml."),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,11 @@ def read_checkpoint(path: Path, *, map_location: Any = "cpu") -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"There is no checkpoint {path}.")
     try:
+        # torch does not look at the checksums that its own files carry.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"the checksum of {damaged} is wrong")
         content = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # torch raises a dozen types here, depending on which byte is bad
         raise InputError(

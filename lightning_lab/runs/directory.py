@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from lightning_lab.runs.errors import InputError
 
@@ -77,16 +80,35 @@ class RunDirectory:
         """
         if not self.summary.exists():
             return {}
-        try:
-            summary = json.loads(self.summary.read_text())
-        except json.JSONDecodeError as error:
-            raise InputError(f"{self.summary} is damaged ({error}). Delete it, or the run, and start again.") from error
-        if not isinstance(summary, dict):
-            raise InputError(f"{self.summary} is damaged (not a mapping). Delete it, or the run, and start again.")
-        return summary
+        return _mapping(self.summary, json.loads)
+
+    def read_config(self) -> dict[str, Any]:
+        """Read config.yaml.
+
+        Raises:
+            InputError: If the file is not a mapping in valid YAML.
+        """
+        return _mapping(self.config, yaml.safe_load)
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Read metrics.jsonl; an empty list if there is none yet."""
+        """Read metrics.jsonl; an empty list if there is none yet.
+
+        Raises:
+            InputError: If a line is not valid JSON.
+        """
         if not self.metrics.exists():
             return []
-        return [json.loads(line) for line in self.metrics.read_text().splitlines() if line]
+        try:
+            return [json.loads(line) for line in self.metrics.read_text().splitlines() if line]
+        except ValueError as error:
+            raise InputError(f"{self.metrics} is damaged ({error}).") from error
+
+
+def _mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    try:
+        content = parse(path.read_text())
+    except (ValueError, yaml.YAMLError) as error:  # what is not UTF-8 is a ValueError too
+        raise InputError(f"{path} is damaged ({error}). Delete it, or the run, and start again.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is damaged (not a mapping). Delete it, or the run, and start again.")
+    return content

@@ -22,7 +22,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
         write: Called once with the open temporary file.
 
     Raises:
-        OSError: If the folder cannot be written or the disk is full. The old file is then untouched.
+        OSError: If the folder cannot be written or the disk is full. What stands under the name is then the old file
+            or the new one, whole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -32,7 +33,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o644 & ~_umask())  # mkstemp makes private files; a record is meant to be read
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; a record is meant to be read
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -10,8 +10,6 @@ from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lightning_lab.runs.arguments import Parser
 from lightning_lab.runs.directory import RunDirectory
 from lightning_lab.runs.errors import InputError, unknown
@@ -87,7 +85,7 @@ def status_of(run: RunDirectory) -> str:
     summary = run.read_summary()
     status = str(summary.get("status", "unknown"))
     # The process is looked up on its own machine only; elsewhere the record is believed.
-    if status == "running" and summary.get("host") == platform.node() and not _alive(int(summary.get("pid", -1))):
+    if status == "running" and summary.get("host") == platform.node() and not _alive(int(summary.get("pid") or -1)):
         return "killed"
     return status
 
@@ -107,8 +105,8 @@ def _list(logs: Path) -> str:
                 status_of(run),
                 str(summary.get("epochs", "-")),
                 f"{best['metric']} {best['value']:.4f} (epoch {best['epoch']})" if best else "-",
-                f"{last:.4f}" if isinstance(last, float) else "-",
-                " ".join(f"{key} {test[key]:.4f}" for key in ("test/acc", "test/loss") if key in test) or "-",
+                _fixed(last),
+                " ".join(f"{key} {_fixed(test[key])}" for key in ("test/acc", "test/loss") if key in test) or "-",
                 _age(_started(run.summary)),
             )
         )
@@ -144,7 +142,7 @@ def _show(run: RunDirectory) -> str:
 
 def _diff(a: RunDirectory, b: RunDirectory) -> str:
     lines = [f"a: {a.path}", f"b: {b.path}", "", "configuration"]
-    lines += differences(flatten(_config(a)), flatten(_config(b))) or ["  the same"]
+    lines += differences(flatten(a.read_config()), flatten(b.read_config())) or ["  the same"]
     lines += ["", "environment"]
     lines += differences(_environment(a), _environment(b)) or ["  the same"]
     lines += ["", "results"]
@@ -154,13 +152,10 @@ def _diff(a: RunDirectory, b: RunDirectory) -> str:
 
 def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     """Word the entries in which two mappings differ, one line each: ``key  a -> b``."""
-    keys = [key for key in {**a, **b} if a.get(key, "-") != b.get(key, "-")]
+    # Compared as written: 1 equals true in Python, and not in a configuration.
+    keys = [key for key in {**a, **b} if repr(a.get(key, "-")) != repr(b.get(key, "-"))]
     width = max(map(len, keys), default=0)
     return [f"  {key:<{width}}  {_number(a.get(key, '-'))} -> {_number(b.get(key, '-'))}" for key in keys]
-
-
-def _config(run: RunDirectory) -> dict[str, Any]:
-    return dict(yaml.safe_load(run.config.read_text()) or {})
 
 
 def _environment(run: RunDirectory) -> dict[str, Any]:
@@ -202,6 +197,10 @@ def _age(started: float) -> str:
         if seconds >= length:
             return f"{seconds / length:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def _fixed(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else "-"  # a metric that was not finite is null
 
 
 def _number(value: Any) -> str:

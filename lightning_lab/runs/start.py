@@ -6,7 +6,7 @@ import os
 import shutil
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 
@@ -69,13 +69,15 @@ def decide(run: RunDirectory, config: str, *, overwrite: bool) -> Literal["begin
     """
     if run.path.exists() and not run.path.is_dir():
         raise InputError(f"The run directory {run.path} is a file. Choose another --run.name.")
+    if not run.config.exists():
+        return "begin"
     if status_of(run) == "running":
         summary = run.read_summary()
         raise InputError(
             f"The run {run.path} is under way: process {summary.get('pid')} on {summary.get('host')}. "
             "Wait for it, or choose another --run.name."
         )
-    if overwrite or not run.config.exists() or not (run.last.exists() or run.best.exists()):
+    if overwrite or not (run.last.exists() or run.best.exists()):
         return "begin"
     changed = _changes(run, config)
     if changed:
@@ -114,19 +116,15 @@ def _default_name(seed: int) -> str:
     for variable in ("SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"):
         shared = os.environ.get(variable, "none")
         if shared != "none":
-            return f"{variable.split('_')[0].lower()}-{shared}"
+            return f"{variable.split('_')[0].lower()}-{shared}_seed{seed}"
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("Several processes were started from outside: name the run they share with --run.name.")
     return f"{datetime.now().strftime('%Y-%m-%d_%H-%M-%S')}_seed{seed}"
 
 
 def _changes(run: RunDirectory, config: str) -> list[str]:
-    there, now = flatten(_load(run.config.read_text())), flatten(_load(config))
+    there, now = flatten(run.read_config()), flatten(yaml.safe_load(config))
     for settings in (there, now):
         for key in [key for key in settings if key.split(".")[0] in _COSMETIC]:
             del settings[key]
     return differences(there, now)
-
-
-def _load(text: str) -> dict[str, Any]:
-    return dict(yaml.safe_load(text) or {})

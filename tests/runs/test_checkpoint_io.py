@@ -93,7 +93,7 @@ def plainly(value: Any, path: Path) -> None:
 def test_nothing_in_the_file_is_run(tmp_path: Path, save: Any, weights_only: bool | None) -> None:
     path, made = tmp_path / "last.ckpt", tmp_path / "made"
     save({"state_dict": {}, "more": Runs(made)}, path)
-    with pytest.raises(InputError, match=r"holds more than tensors and plain values \(UnpicklingError\)"):
+    with pytest.raises(InputError, match=r"holds more than tensors and plain values \((UnpicklingError|BadZipFile)\)"):
         WholeFileCheckpointIO().load_checkpoint(path, weights_only=weights_only)
     assert not made.exists()
 
@@ -181,3 +181,14 @@ def test_the_values_of_the_weights_may_differ() -> None:
     before = {name: value.clone() for name, value in NET.items()}
     check_fits({"state_dict": {name: value + 1 for name, value in NET.items()}}, NET, Path("x.ckpt"))
     assert all(torch.equal(before[name], NET[name]) for name in NET)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_a_flipped_bit_is_noticed(share: float, tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    WholeFileCheckpointIO().save_checkpoint({"state_dict": {"w": torch.arange(10_000.0)}}, path)
+    content = bytearray(path.read_bytes())
+    content[int(len(content) * share)] ^= 0x10
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"last\.ckpt cannot be read: it is damaged"):
+        read_checkpoint(path)

@@ -278,3 +278,30 @@ def test_diff_has_what_differs_in_configuration_environment_and_result(lab: Lab)
 def test_a_run_does_not_differ_from_itself(lab: Lab) -> None:
     leave("logs/mlp/a", best=BEST)
     assert lab("runs", "diff", "mlp/a", "mlp/a").out.count("  the same\n") == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("summary.json", b"\xff\xfe"), ("summary.json", b"[1]"), ("metrics.jsonl", b'{"epoch": 1}\n{"epo')],
+)
+def test_a_damaged_record_is_named(name: str, content: bytes, lab: Lab, tmp_path: Path) -> None:
+    folder = tmp_path / "logs" / "mlp" / "a"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("seed_everything: 0\n")
+    (folder / "summary.json").write_text('{"status": "completed"}')
+    (folder / name).write_bytes(content)
+    answer = lab("runs", "show", "mlp/a")
+    assert answer.code == 2
+    assert answer.err.startswith(f"error: logs/mlp/a/{name} is damaged")
+
+
+def test_a_test_metric_that_was_not_finite_is_a_dash(lab: Lab, tmp_path: Path) -> None:
+    folder = tmp_path / "logs" / "mlp" / "a"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("seed_everything: 0\n")
+    (folder / "summary.json").write_text('{"status": "completed", "test": {"test/loss": null, "test/acc": 0.1}}')
+    assert "test/acc 0.1000 test/loss -" in lab("runs").out
+
+
+def test_one_is_not_true() -> None:
+    assert differences({"a": 1, "b": 0.0}, {"a": True, "b": 0.0}) == ["  a  1 -> True"]

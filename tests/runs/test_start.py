@@ -66,21 +66,21 @@ def dead_pid() -> int:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({}, "logs/stem/slurm-12"),
+        ({}, "logs/stem/slurm-12_seed7"),
         ({"name": "n"}, "logs/stem/n"),
-        ({"experiment": "e"}, "logs/e/slurm-12"),
+        ({"experiment": "e"}, "logs/e/slurm-12_seed7"),
         ({"experiment": "e", "name": "n"}, "logs/e/n"),
-        ({"logs": "l"}, "l/stem/slurm-12"),
+        ({"logs": "l"}, "l/stem/slurm-12_seed7"),
         ({"logs": "l", "name": "n"}, "l/stem/n"),
-        ({"logs": "l", "experiment": "e"}, "l/e/slurm-12"),
+        ({"logs": "l", "experiment": "e"}, "l/e/slurm-12_seed7"),
         ({"logs": "l", "experiment": "e", "name": "n"}, "l/e/n"),
         ({"origin": ORIGIN}, "/runs/vgg/first"),
         ({"origin": ORIGIN, "name": "n"}, "/runs/vgg/n"),
-        ({"origin": ORIGIN, "experiment": "e"}, "/runs/e/slurm-12"),
+        ({"origin": ORIGIN, "experiment": "e"}, "/runs/e/slurm-12_seed7"),
         ({"origin": ORIGIN, "experiment": "e", "name": "n"}, "/runs/e/n"),
-        ({"origin": ORIGIN, "logs": "l"}, "l/vgg/slurm-12"),
+        ({"origin": ORIGIN, "logs": "l"}, "l/vgg/slurm-12_seed7"),
         ({"origin": ORIGIN, "logs": "l", "name": "n"}, "l/vgg/n"),
-        ({"origin": ORIGIN, "logs": "l", "experiment": "e"}, "l/e/slurm-12"),
+        ({"origin": ORIGIN, "logs": "l", "experiment": "e"}, "l/e/slurm-12_seed7"),
         ({"origin": ORIGIN, "logs": "l", "experiment": "e", "name": "n"}, "l/e/n"),
     ],
 )
@@ -95,11 +95,11 @@ def test_what_is_not_given_comes_from_the_origin_or_the_defaults(
 @pytest.mark.parametrize(
     ("variables", "name"),
     [
-        ({"SLURM_JOB_ID": "12"}, "slurm-12"),
-        ({"TORCHELASTIC_RUN_ID": "abc"}, "torchelastic-abc"),
-        ({"TORCHELASTIC_RUN_ID": "abc", "WORLD_SIZE": "2"}, "torchelastic-abc"),
-        ({"SLURM_JOB_ID": "12", "TORCHELASTIC_RUN_ID": "abc"}, "slurm-12"),
-        ({"SLURM_JOB_ID": "12", "TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2"}, "slurm-12"),
+        ({"SLURM_JOB_ID": "12"}, "slurm-12_seed7"),
+        ({"TORCHELASTIC_RUN_ID": "abc"}, "torchelastic-abc_seed7"),
+        ({"TORCHELASTIC_RUN_ID": "abc", "WORLD_SIZE": "2"}, "torchelastic-abc_seed7"),
+        ({"SLURM_JOB_ID": "12", "TORCHELASTIC_RUN_ID": "abc"}, "slurm-12_seed7"),
+        ({"SLURM_JOB_ID": "12", "TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2"}, "slurm-12_seed7"),
     ],
 )
 def test_processes_started_from_outside_share_a_name(
