@@ -57,6 +57,8 @@ def main(args: list[str]) -> int:
 
 def entry() -> None:
     """Run the command line of this process: the console script ``lightning-lab``."""
+    # As `python -m` does: a class_path can name a module in the current folder.
+    sys.path.insert(0, "")
     sys.exit(main(sys.argv[1:]))
 
 

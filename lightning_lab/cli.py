@@ -186,7 +186,9 @@ class LabCLI(LightningCLI):
             draws = self.verb in ("fit", "test")
             kwargs.setdefault("logger", RunTensorBoard(self.run_directory.path) if draws else False)
         kwargs.setdefault("enable_progress_bar", self.config_init.progress is not None)
-        kwargs["callbacks"] = [*(settings.callbacks or []), *self._callbacks(self.run_directory)]
+        extra = settings.callbacks or []
+        extra = extra if isinstance(extra, list) else [extra]
+        kwargs["callbacks"] = [*extra, *self._callbacks(self.run_directory)]
         return super().instantiate_trainer(**kwargs)
 
     def resolved_config(self) -> str:
@@ -211,6 +213,11 @@ class LabCLI(LightningCLI):
             slot = self.config_init[name]
             if slot is not None and slot.monitor not in logged:
                 raise InputError(f"`{name}.monitor`: {unknown('metric', slot.monitor, logged)}")
+        schedule = self.config.lr_schedule
+        if schedule is not None and schedule.scheduler.class_path.endswith("ReduceLROnPlateau"):
+            monitor = schedule.scheduler.init_args.get("monitor", schedule.monitor)
+            if monitor not in logged:
+                raise InputError(f"`lr_schedule.monitor`: {unknown('metric', monitor, logged)}")
 
     def _callbacks(self, run: RunDirectory) -> list[Callback]:
         slots: list[Callback] = [self.config_init[name] for name in SLOTS if self.config_init[name] is not None]
@@ -235,6 +242,8 @@ def _full_class_paths(args: list[str]) -> list[str]:
         name, equals, value = arg.partition("=")
         key = name.removeprefix("--").rpartition(".")[2]
         module = CLASSES.get(key)
+        if (key, value or args[min(i + 1, len(args) - 1)]) == ("scheduler", "ReduceLROnPlateau"):
+            module = torch.optim.lr_scheduler  # Lightning has a class of that name too
         if module is None or not name.startswith("--") or name.count(".") > 1:
             continue
         if not equals and i + 1 < len(args):
@@ -258,7 +267,7 @@ def _innermost(error: BaseException) -> str:
 
 
 _CKPT_HELP: dict[str, str] = {
-    "fit": "Continue from this checkpoint (a path). A run continues from its own by itself.",
+    "fit": "Start with the weights of this checkpoint (a path). A run continues from its own by itself.",
     "validate": "Which weights: best (default), last, or a path.",
     "test": "Which weights: best (default), last, or a path.",
     "predict": "Which weights: best (default), last, or a path.",

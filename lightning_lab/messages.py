@@ -44,6 +44,8 @@ def explain(text: str, *, keys: Iterable[str], classes: dict[str, list[str]]) ->
             known = _parameters(owners[-1])
             return unknown("key", _join(path, match[1]), [_join(path, name) for name in known])
         if match := _REQUIRED.search(line):
+            if not owners and "model" in match[1]:
+                return "No configuration names a model. Put one in front, for example --config digits/lenet5."
             names = ", ".join(_join(path, name) for name in match[1].split(", "))
             return f"Missing: {names}. {owners[-1] if owners else 'The command'} cannot do without."
         if _AMBIGUOUS.search(line):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import traceback
 import warnings
@@ -18,7 +19,7 @@ from lightning_lab.callbacks.record import RunRecord
 from lightning_lab.cli import LabCLI, Verb
 from lightning_lab.predictions import write_predictions
 from lightning_lab.runs.checkpoint_io import check_fits, read_checkpoint
-from lightning_lab.runs.errors import DivergedError, InputError
+from lightning_lab.runs.errors import DivergedError, InputError, unknown
 from lightning_lab.runs.files import write_text
 from lightning_lab.runs.listing import flatten
 from lightning_lab.runs.start import decide, origin_of
@@ -55,7 +56,7 @@ def run(verb: Verb, args: list[str]) -> int:
         raise
     except (ValueError, OSError, MisconfigurationException) as error:
         _keep_traceback(cli)
-        return _say(f"error: {error}", 2)
+        return _say(f"error: {_reword(str(error))}", 2)
     except Exception as error:
         traceback.print_exc()
         _keep_traceback(cli)
@@ -65,9 +66,11 @@ def run(verb: Verb, args: list[str]) -> int:
 
 def _fit(cli: LabCLI) -> None:
     cli.check_monitors()
-    ckpt_path = cli.config.ckpt_path
-    if ckpt_path is not None:
-        ckpt_path = _checkpoint(cli, ckpt_path)
+    if cli.config.then == "test" and (cli.config.checkpoint is None or cli.config.trainer.fast_dev_run):
+        raise InputError("`then` test needs a checkpoint: leave out --checkpoint null and --trainer.fast_dev_run.")
+    if cli.config.ckpt_path is not None:
+        cli.model.load_state_dict(read_checkpoint(_checkpoint(cli, cli.config.ckpt_path))["state_dict"])
+    ckpt_path = None
     record = next(c for c in cli.trainer.checkpoint_callbacks if isinstance(c, RunRecord))
     overwrite = cli.config.run.overwrite
     # Every process looks, none has written yet: the record is opened when all of them are ready to train.
@@ -96,7 +99,11 @@ def _validate(cli: LabCLI) -> None:
 
 
 def _test(cli: LabCLI) -> None:
-    path = _checkpoint(cli, (None if cli.verb == "fit" else cli.config.ckpt_path) or "best")
+    choice = (None if cli.verb == "fit" else cli.config.ckpt_path) or "best"
+    if choice == "best" and cli.verb == "fit" and not cli.run_directory.best.exists():
+        _print("Nothing was validated, so there is no best checkpoint: testing the last one.")
+        choice = "last"
+    path = _checkpoint(cli, choice)
     results = cli.trainer.test(cli.model, cli.datamodule, ckpt_path=path, verbose=False, weights_only=True)
     pictures = cli.run_directory.path / "confusion_matrix.png"
     _print(f"test of {path}\n" + _table(results[0]) + (f"\n  pictures: {pictures}" if pictures.exists() else ""))
@@ -158,24 +165,18 @@ def _log_result(cli: LabCLI, record: RunRecord) -> None:
         cli.trainer.logger.finalize("success")
 
 
-def _beginning(cli: LabCLI) -> str:
-    net = type(getattr(cli.model, "net", cli.model)).__name__
-    size = sum(parameter.numel() for parameter in cli.model.parameters())
-    device = cli.trainer.strategy.root_device.type
-    place = f"{cli.trainer.world_size} x {device}" if cli.trainer.world_size > 1 else device
-    return f"{net} ({size:,} parameters) on {type(cli.datamodule).__name__}, {place}, seed {cli.seed}"
-
-
 def _ending(cli: LabCLI, record: RunRecord) -> str:
     summary = cli.run_directory.read_summary()
     lines = [f"{summary['status']}: {summary['epochs']} epochs in {summary['wall_s']:.1f} s"]
     if summary["reason"]:
         lines.append(f"  {summary['reason']}")
     if record.best is not None:
-        metrics = "  ".join(f"{k} {v:.4f}" for k, v in record.best_row.items() if k.startswith("val/"))
+        shown = {k: v for k, v in record.best_row.items() if k.startswith("val/") or k == record.monitor}
+        metrics = "  ".join(f"{k} {v:.4g}" for k, v in shown.items() if v is not None)
         lines.append(f"  best epoch {record.best['epoch']}: {metrics}")
     lines.append(f"  record: {cli.run_directory.path}")
-    lines.append(f"  curves: tensorboard --logdir {cli.run_directory.path.parent.parent}")
+    if isinstance(cli.trainer.logger, RunTensorBoard):
+        lines.append(f"  curves: tensorboard --logdir {cli.run_directory.path.parent.parent}")
     return "\n".join(lines)
 
 
@@ -186,6 +187,15 @@ def _table(metrics: Any) -> str:
 @rank_zero_only
 def _print(text: str) -> None:
     print(text, flush=True)
+
+
+def _reword(message: str) -> str:
+    # Lightning's word for a monitor that is never logged, where a module of the user's own does not say its metrics.
+    match = re.search(r"monitor='([^']+)'\)` could not find the monitored key in .*?: \[(.*?)\]", message)
+    if match is None:
+        return message
+    logged = [name.strip("' ") for name in match[2].split(",") if name.strip("' ") not in ("epoch", "step")]
+    return f"`checkpoint.monitor`: {unknown('metric', match[1], logged)}"
 
 
 def _say(text: str, code: int) -> int:
@@ -199,6 +209,8 @@ def _keep_traceback(cli: LabCLI | None) -> None:
 
 
 def _quieten() -> None:
+    # A warning names its slot; the line of code it comes from says nothing to a user.
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     # Notices of which accelerators are absent, and an advertisement; what matters of them is said in one line of ours.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)

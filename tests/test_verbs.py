@@ -6,6 +6,8 @@ import csv
 import json
 import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -258,3 +260,128 @@ def test_help_teaches_with_examples(lab: Lab, capfd: pytest.CaptureFixture[str])
     out = capfd.readouterr().out
     assert "lightning-lab fit --model.optimizer Adam --model.optimizer.lr 0.001" in out
     assert "`--lr_schedule null` switches it off" in " ".join(out.split())
+
+
+def test_a_finished_run_without_checkpoints_is_not_overwritten(lab: Lab) -> None:
+    lab(*FIT, "--checkpoint=null")
+    assert "is finished" in lab(*FIT, "--checkpoint=null").out
+    assert lab(*FIT, "--checkpoint=null", "--seed_everything=5").code == 2
+
+
+def test_another_runs_checkpoint_gives_its_weights_and_nothing_else(lab: Lab) -> None:
+    lab(*FIT)
+    answer = lab(
+        *FIT, "--run.name=two", "--ckpt_path=logs/mlp/one/checkpoints/last.ckpt", "--model.optimizer.lr=1e-9",
+        "--then=test",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    started_from = rows()[-1]["val/loss"]
+    two = rows(RUN.with_name("two"))
+    assert [row["epoch"] for row in two] == [1, 2]
+    assert two[0]["val/loss"] == pytest.approx(started_from, abs=1e-5)
+
+
+def test_only_the_best_checkpoints_test_is_recorded(lab: Lab) -> None:
+    lab(*FIT)
+    assert "test/acc" in lab("test", f"--config={RUN}/config.yaml", "--ckpt_path=last").out
+    assert "test" not in summary()
+
+
+def test_nothing_validated_nothing_best_the_last_is_tested(lab: Lab) -> None:
+    answer = lab(*FIT, "--trainer.limit_val_batches=0", "--checkpoint.monitor=train/loss", "--then=test")
+    assert answer.code == 0, answer.err
+    (RUN / "checkpoints" / "best.ckpt").unlink()
+    answer = lab(*FIT, "--trainer.limit_val_batches=0", "--checkpoint.monitor=train/loss", "--then=test")
+    assert answer.code == 0, answer.err
+
+
+@pytest.mark.parametrize("reason", ["--checkpoint=null", "--trainer.fast_dev_run=true"])
+def test_then_test_without_a_checkpoint_is_refused_at_once(reason: str, lab: Lab) -> None:
+    answer = lab(*FIT, reason, "--then=test")
+    assert (answer.code, answer.out) == (2, "")
+    assert "`then` test needs a checkpoint" in answer.err
+
+
+def test_a_changed_data_set_is_noticed(lab: Lab, image_tree: Path) -> None:
+    command = (
+        "fit", "--data=ImageFolder", "--data.root=tree", "--model.net.num_classes=2", "--model.net.in_channels=3",
+        "--model.net.image_size=32", "--data.image_size=32", *QUICK, "--lr_schedule=null", "--run.name=one",
+    )  # fmt: skip
+    lab(*command)
+    Image.new("RGB", (20, 20)).save(image_tree / "train" / "dark" / "new.png")
+    answer = lab("validate", "--config=logs/lenet5/one/config.yaml")
+    assert answer.code == 2
+    assert "was trained on the split" in answer.err
+
+
+def test_small_losses_are_shown(lab: Lab, tmp_path: Path) -> None:
+    answer = lab(*FIT)
+    best = summary()["best"]["value"]
+    assert f"val/loss {best:.4g}" in answer.out
+
+
+def test_classes_of_the_current_folder_are_found(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "class Tiny(torch.nn.Sequential):\n"
+        "    num_classes = 10\n"
+        "    def __init__(self, *, width: int = 8):\n"
+        "        super().__init__(torch.nn.Flatten(), torch.nn.Linear(784, width), torch.nn.Linear(width, 10))\n"
+    )
+    command = [
+        Path(sys.executable).with_name("lightning-lab"),
+        "fit",
+        "--model.net",
+        "mine.Tiny",
+        "--lr_schedule",
+        "null",
+    ]
+    done = subprocess.run([*command, *QUICK], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Tiny (6,370 parameters)" in done.stdout
+
+
+def test_no_model_is_told_as_such(lab: Lab) -> None:
+    answer = lab("fit", "--config=trainer/cpu")
+    assert (
+        answer.err == "error: No configuration names a model. Put one in front, for example --config digits/lenet5.\n"
+    )
+
+
+def test_plateau_by_its_short_name(lab: Lab) -> None:
+    plateau = (
+        "--lr_schedule.scheduler=ReduceLROnPlateau",
+        "--lr_schedule.scheduler.patience=0",
+        "--lr_schedule.scheduler.threshold=100",
+    )
+    command = ("fit", "--config=digits/mlp", *QUICK, "--trainer.max_epochs=4", *plateau)
+    assert lab(*command).code == 0
+    answer = lab(*command, "--lr_schedule.monitor=val/los")
+    assert "`lr_schedule.monitor`: Unknown metric 'val/los'. Did you mean 'val/loss'?" in answer.err
+    assert "`interval` step does not go with ReduceLROnPlateau" in lab(*command, "--lr_schedule.interval=step").err
+
+
+def test_a_module_that_logs_other_names_is_told_the_key(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_module.py").write_text(
+        "import torch\n"
+        "from lightning.pytorch import LightningModule\n"
+        "class Own(LightningModule):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(); self.net = torch.nn.Linear(256, 10)\n"
+        "    def training_step(self, batch, batch_idx):\n"
+        "        return torch.nn.functional.cross_entropy(self.net(batch[0].flatten(1)), batch[1])\n"
+        "    def validation_step(self, batch, batch_idx):\n"
+        "        self.log('val_loss', self.training_step(batch, batch_idx), batch_size=len(batch[1]))\n"
+        "    def configure_optimizers(self):\n"
+        "        return torch.optim.SGD(self.parameters(), lr=0.01)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    command = ("fit", "--model=own_module.Own", "--data.image_size=16", *QUICK, "--lr_schedule=null")
+    answer = lab(*command)
+    assert answer.code == 2
+    assert "`checkpoint.monitor`: Unknown metric 'val/loss'. Did you mean 'val_loss'?" in answer.err
+    answer = lab(*command, "--checkpoint.monitor=val_loss")
+    assert answer.code == 0, answer.err
+    assert "val_loss" in answer.out

@@ -24,7 +24,7 @@ class LRSchedule(Callback):
         monitor: The metric that ``ReduceLROnPlateau`` watches; without effect on the others.
 
     Raises:
-        ValueError: If `warmup` is negative, or goes with ``ReduceLROnPlateau``.
+        ValueError: If `warmup` is negative, or a warm-up or the interval ``step`` goes with ``ReduceLROnPlateau``.
     """
 
     def __init__(
@@ -53,6 +53,8 @@ class LRSchedule(Callback):
         optimizer = trainer.optimizers[0]
         scheduler: LRScheduler = self.scheduler(optimizer)
         on_plateau = isinstance(scheduler, ReduceLROnPlateau)
+        if on_plateau and self.interval == "step":
+            raise ValueError("`interval` step does not go with ReduceLROnPlateau: its metric comes once an epoch.")
         monitor = getattr(scheduler, "monitor", self.monitor)  # Lightning's own plateau scheduler brings one
         if self.warmup:
             if on_plateau:

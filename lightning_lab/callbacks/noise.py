@@ -1,4 +1,4 @@
-"""Dropout's random stream: the draws of a step depend on the seed and the step, not on what was drawn before."""
+"""Dropout's random stream: the draws of a batch depend on the seed and the batch, not on what was drawn before."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class NoiseStream(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Seed the step. The generators themselves: `torch.manual_seed` also looks for every kind of accelerator."""
-        seed = stream_seed(self.seed, "noise", trainer.global_step, trainer.global_rank)
+        # By batch and not by optimiser step: accumulated batches must not share their masks.
+        seed = stream_seed(self.seed, "noise", trainer.current_epoch, batch_idx, trainer.global_rank)
         torch.default_generator.manual_seed(seed)
         if pl_module.device.type == "cuda":
             torch.cuda.default_generators[pl_module.device.index or 0].manual_seed(seed)

@@ -39,6 +39,7 @@ class Progress(ProgressBar):
         self._fit_started = 0.0
         self._first_epoch = 0
         self._pending = False
+        self._validated = False  # in this epoch
 
     def disable(self) -> None:
         """Be silent, on all processes but the first."""
@@ -70,6 +71,10 @@ class Progress(ProgressBar):
             loss = outputs["loss"] if isinstance(outputs, dict) and "loss" in outputs else None
             if loss is not None:
                 self._bar.set_postfix_str(f"loss {float(loss):.4f}", refresh=False)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that the epoch's validation metrics are its own."""
+        self._validated = True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the last line."""
@@ -125,6 +130,9 @@ class Progress(ProgressBar):
         self._pending = False
         now = time.perf_counter()
         metrics = trainer.callback_metrics
+        if not self._validated:  # Lightning keeps the values of an earlier epoch
+            metrics = {name: value for name, value in metrics.items() if not name.startswith("val/")}
+        self._validated = False
         shown = [f"{name} {float(metrics[name]):.4g}" for name in COLUMNS if name in metrics]
         done = trainer.current_epoch - self._first_epoch
         left = ""

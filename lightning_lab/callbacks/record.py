@@ -8,6 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -18,7 +19,7 @@ from torch.optim import Optimizer
 
 from lightning_lab.callbacks.early_stopping import EarlyStopping
 from lightning_lab.runs.directory import RunDirectory
-from lightning_lab.runs.errors import DivergedError
+from lightning_lab.runs.errors import DivergedError, InputError
 from lightning_lab.runs.files import write_json, write_text
 from lightning_lab.runs.start import open_record
 
@@ -56,6 +57,7 @@ class RunRecord(Checkpoint):
         """Open the record: net and data are there by now, so that a mistake in them leaves no empty run behind."""
         self._started = time.perf_counter()
         self._training = True
+        self._check_split(trainer)
         if trainer.is_global_zero:
             open_record(self.run, self.config, overwrite=self.overwrite)
         self._write(trainer, "running", f"process {os.getpid()} on {platform.node()}")
@@ -67,6 +69,11 @@ class RunRecord(Checkpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note that the epoch's validation metrics are its own."""
         self._validated = True
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """For the verb validate: compare the split with the one that was trained on."""
+        if not self._training:
+            self._check_split(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch's row."""
@@ -107,7 +114,9 @@ class RunRecord(Checkpoint):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the test's metrics to the summary."""
-        if trainer.is_global_zero:
+        ckpt_path = trainer.ckpt_path
+        of_best = ckpt_path is None or Path(ckpt_path).absolute() == self.run.best.absolute()
+        if trainer.is_global_zero and of_best:  # another checkpoint's numbers are printed, not recorded
             test = _plain(trainer.callback_metrics)
             kept = {name: value for name, value in test.items() if name.startswith("test/")}
             write_json(self.run.summary, {**self.run.read_summary(), "test": kept})
@@ -140,6 +149,19 @@ class RunRecord(Checkpoint):
         """Go back to the rows of the checkpoint; a later epoch is trained again."""
         self._rows = state_dict["rows"]
         self._seconds_before = state_dict["seconds"]
+
+    def _check_split(self, trainer: Trainer) -> None:
+        recorded = None if self.overwrite else self.run.read_summary().get("split")
+        found = getattr(trainer.datamodule, "split_fingerprint", None)  # type: ignore[attr-defined]
+        if recorded is not None and self._continues(recorded, found):
+            raise InputError(
+                f"The run {self.run.path} was trained on the split {recorded}, and the data now give {found}: examples "
+                "were added, removed or renamed. Restore them, or start over with --run.overwrite true."
+            )
+
+    def _continues(self, recorded: str, found: str | None) -> bool:
+        # A fit that begins anew in an old folder has no rows yet and may split as it likes.
+        return recorded != found and (bool(self._rows) or not self._training)
 
     @property
     def _seconds(self) -> float:

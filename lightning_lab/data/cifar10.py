@@ -86,7 +86,8 @@ class CIFAR10(LightningDataModule):
     def prepare_data(self) -> None:
         """Download if asked to, and check that what is there is complete. One process does it, the others wait."""
         if (self.root / "train").is_dir():
-            check_same_classes(self.root / "train", self.root / "test")
+            if (self.root / "test").is_dir():
+                check_same_classes(self.root / "train", self.root / "test")
             return
         if self.download:
             self.root.mkdir(parents=True, exist_ok=True)

@@ -111,7 +111,7 @@ def read_predict_folder(folder: str | None, *, channels: int, image_size: int) -
 def list_images(folder: Path) -> list[Path]:
     """List the image files below `folder`, sorted by path; hidden ones are left out."""
     if not folder.is_dir():
-        raise InputError(f"There is no folder {folder}.")
+        raise InputError(f"{folder} is a file, not a folder." if folder.exists() else f"There is no folder {folder}.")
     found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     return sorted(p for p in found if not any(name.startswith(".") for name in p.relative_to(folder).parts))
 

@@ -84,6 +84,8 @@ class Regression(LightningDataModule):
         self.high = high
         self.num_test = min(max(round(num_samples * test_frac), 1), num_samples - 4)
         self.num_train = num_samples - self.num_test
+        if round(self.num_train * val_frac) < 2:  # R2 compares with the spread, which one value does not have
+            raise ValueError(f"`val_frac` {val_frac} of {self.num_train} samples leaves fewer than two to validate on.")
         self.val_frac = val_frac
         self.noise = noise
         self.standardise = standardise

@@ -12,8 +12,6 @@ import yaml
 
 from lightning_lab.runs.errors import InputError
 
-#: What `status` in summary.json can say.
-STATUSES = ("completed", "stopped_early", "diverged", "interrupted", "failed", "running")
 #: A run in one of these is over: the same command does nothing more.
 FINISHED = ("completed", "stopped_early", "diverged")
 

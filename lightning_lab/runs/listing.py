@@ -104,7 +104,7 @@ def _list(logs: Path) -> str:
                 run.path.relative_to(logs).as_posix(),
                 status_of(run),
                 str(summary.get("epochs", "-")),
-                f"{best['metric']} {best['value']:.4f} (epoch {best['epoch']})" if best else "-",
+                f"{best['metric']} {best['value']:.4g} (epoch {best['epoch']})" if best else "-",
                 _fixed(last),
                 " ".join(f"{key} {_fixed(test[key])}" for key in ("test/acc", "test/loss") if key in test) or "-",
                 _age(_started(run.summary)),
@@ -200,7 +200,7 @@ def _age(started: float) -> str:
 
 
 def _fixed(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else "-"  # a metric that was not finite is null
+    return f"{value:.4g}" if isinstance(value, float) else "-"  # a metric that was not finite is null
 
 
 def _number(value: Any) -> str:

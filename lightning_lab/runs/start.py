@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -36,7 +37,8 @@ def choose_directory(
         seed: The run's seed, part of the default name.
 
     Raises:
-        InputError: If several processes were started from outside and no name says which run they share.
+        InputError: If a name is no plain folder name, or if several processes were started from outside and no name
+            says which run they share.
     """
     if _RUN_VARIABLE in os.environ and "LOCAL_RANK" in os.environ:
         return RunDirectory(Path(os.environ[_RUN_VARIABLE]))
@@ -46,6 +48,8 @@ def choose_directory(
             experiment or origin.parent.name,
             name or (None if logs or experiment else origin.name),
         )
+    for option, value in (("run.experiment", experiment), ("run.name", name)):
+        _check_name(option, value)
     if name is None:
         name = _default_name(seed)
     run = RunDirectory(Path(logs or "logs") / (experiment or stem) / name)
@@ -69,16 +73,21 @@ def decide(run: RunDirectory, config: str, *, overwrite: bool) -> Literal["begin
     """
     if run.path.exists() and not run.path.is_dir():
         raise InputError(f"The run directory {run.path} is a file. Choose another --run.name.")
+    _check_writable(run.path)
     if not run.config.exists():
         return "begin"
-    if status_of(run) == "running":
-        summary = run.read_summary()
+    summary = {} if overwrite and status_of(run) != "running" else run.read_summary()
+    # A process of this machine is known to live; on another one only the user can know.
+    if status_of(run) == "running" and not (overwrite and summary.get("host") != platform.node()):
         raise InputError(
             f"The run {run.path} is under way: process {summary.get('pid')} on {summary.get('host')}. "
-            "Wait for it, or choose another --run.name."
+            f"Wait for it, choose another --run.name, or, if you know that it is gone, delete {run.summary}."
         )
-    if overwrite or not (run.last.exists() or run.best.exists()):
+    if overwrite:
         return "begin"
+    finished = summary.get("status") in FINISHED
+    if not (finished or run.last.exists()):
+        return "begin"  # nothing to lose
     changed = _changes(run, config)
     if changed:
         raise InputError(
@@ -86,9 +95,7 @@ def decide(run: RunDirectory, config: str, *, overwrite: bool) -> Literal["begin
             + "\n".join(changed)
             + "\nChoose another --run.name, or start over with --run.overwrite true."
         )
-    if run.read_summary().get("status") in FINISHED:
-        return "finished"
-    return "continue" if run.last.exists() else "begin"
+    return "finished" if finished else "continue"
 
 
 def open_record(run: RunDirectory, config: str, *, overwrite: bool) -> None:
@@ -110,6 +117,18 @@ def origin_of(config: Path) -> Path | None:
     folder = config.absolute().parent
     is_record = config.name == "config.yaml" and (folder / "environment.json").exists()
     return folder if is_record else None
+
+
+def _check_name(option: str, value: str | None) -> None:
+    # A path here could lead out of the logs, or make one run the folder of others, which overwriting it would delete.
+    if value is not None and (value != Path(value).name or value in ("", ".", "..")):
+        raise InputError(f"`{option}` must be a plain folder name, got {value!r}. Where runs go is --run.logs.")
+
+
+def _check_writable(path: Path) -> None:
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not os.access(existing, os.W_OK):
+        raise InputError(f"The run cannot be written: {existing} is not writable. Choose another --run.logs.")
 
 
 def _default_name(seed: int) -> str:

@@ -98,3 +98,27 @@ def test_every_step_has_a_mask_of_its_own(trainer: Build, classes: Loaders) -> N
     net = Masks()
     trainer(NoiseStream(3), max_epochs=2).fit(Classification(net), classes(num_classes=2))
     assert len(net.seen) == len(set(net.seen)) == 12
+
+
+class Recorder(torch.nn.Module):
+    """A net that notes a draw of the global generator for each batch it reads."""
+
+    num_classes = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 3)
+        self.draws: list[float] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.draws.append(float(torch.rand(())))
+        out: Tensor = self.layer(x)
+        return out
+
+
+def test_accumulated_batches_have_masks_of_their_own(trainer: Build, classes: Loaders) -> None:
+    net = Recorder()
+    trainer(NoiseStream(0), max_epochs=2, accumulate_grad_batches=3).fit(Classification(net), classes(), classes(9))
+    assert len(net.draws) == 12
+    assert len(set(net.draws)) == 12

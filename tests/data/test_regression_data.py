@@ -66,7 +66,7 @@ def test_samples_fill_the_range(low: float, high: float) -> None:
         ({}, (64, 16, 20)),
         ({"test_frac": 0.5, "val_frac": 0.1}, (45, 5, 50)),
         ({"num_samples": 10, "test_frac": 0.001}, (7, 2, 1)),
-        ({"num_samples": 10, "test_frac": 0.999}, (3, 1, 6)),
+        ({"num_samples": 10, "test_frac": 0.999, "val_frac": 0.5}, (2, 2, 6)),
     ],
 )
 def test_shares_are_those_asked_for(settings: dict[str, Any], sizes: tuple[int, int, int]) -> None:
@@ -191,3 +191,9 @@ def test_batch_size_and_val_frac_are_checked_at_once(settings: dict[str, Any], m
 def test_what_is_not_finite_is_refused(setting: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="`low`, `high` and `noise` must be finite"):
         Regression(**setting)
+
+
+def test_one_sample_is_too_few_to_validate_on() -> None:
+    message = "`val_frac` 0.01 of 8 samples leaves fewer than two to validate on."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Regression(num_samples=10, val_frac=0.01)

@@ -122,7 +122,7 @@ def test_a_line_a_run_oldest_first(lab: Lab, monkeypatch: pytest.MonkeyPatch) ->
     assert lines == [
         ["RUN", "STATUS", "EPOCHS", "BEST", "LAST", "TEST", "AGE"],
         ["vgg/c", "diverged", "3", best, "-", "-", "1 d"],
-        ["mlp/a", "completed", "3", best, "0.2500", "test/acc 0.9877 test/loss 0.5000", "2 h"],
+        ["mlp/a", "completed", "3", best, "0.25", "test/acc 0.9877 test/loss 0.5", "2 h"],
         ["mlp/b", "completed", "3", "-", "-", "-", "30 s"],
     ]
     assert (
@@ -300,7 +300,7 @@ def test_a_test_metric_that_was_not_finite_is_a_dash(lab: Lab, tmp_path: Path) -
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text("seed_everything: 0\n")
     (folder / "summary.json").write_text('{"status": "completed", "test": {"test/loss": null, "test/acc": 0.1}}')
-    assert "test/acc 0.1000 test/loss -" in lab("runs").out
+    assert "test/acc 0.1 test/loss -" in lab("runs").out
 
 
 def test_one_is_not_true() -> None:

@@ -167,7 +167,7 @@ def test_a_configuration_is_known_as_the_record_of_a_run(
         ("failed", ("last",), "continue"),
         ("interrupted", ("best",), "begin"),
         ("interrupted", (), "begin"),
-        ("completed", (), "begin"),
+        ("completed", (), "finished"),
     ],
 )
 @pytest.mark.parametrize("overwrite", [True, False])
@@ -193,10 +193,30 @@ def test_a_living_run_is_refused(run: RunDirectory, overwrite: bool) -> None:
     leave(run, status="running", pid=os.getpid(), host=platform.node())
     message = (
         f"The run {run.path} is under way: process {os.getpid()} on {platform.node()}. "
-        "Wait for it, or choose another --run.name."
+        f"Wait for it, choose another --run.name, or, if you know that it is gone, delete {run.summary}."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         decide(run, CONFIG, overwrite=overwrite)
+
+
+def test_a_run_of_a_lost_machine_can_be_started_over(run: RunDirectory) -> None:
+    leave(run, status="running", pid=1, host="elsewhere")
+    assert decide(run, CONFIG, overwrite=True) == "begin"
+
+
+@pytest.mark.parametrize("option", ["name", "experiment"])
+@pytest.mark.parametrize("value", ["", ".", "..", "a/b", "../up", "/abs", "a/"])
+def test_a_name_is_a_plain_folder_name(option: str, value: str) -> None:
+    given = {"logs": None, "experiment": None, "name": None, option: value}
+    message = f"`run.{option}` must be a plain folder name, got {value!r}."
+    with pytest.raises(InputError, match=re.escape(message)):
+        choose_directory(**given, origin=None, stem="stem", seed=0)
+
+
+def test_a_folder_that_cannot_be_written_is_told_first(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(InputError, match=r"is not writable. Choose another --run.logs"):
+        decide(run, CONFIG, overwrite=False)
 
 
 def test_a_killed_run_continues_on_its_own_machine_only(run: RunDirectory, dead_pid: int) -> None:
