@@ -358,7 +358,8 @@ def test_plateau_by_its_short_name(lab: Lab) -> None:
     assert lab(*command).code == 0
     answer = lab(*command, "--lr_schedule.monitor=val/los")
     assert "`lr_schedule.monitor`: Unknown metric 'val/los'. Did you mean 'val/loss'?" in answer.err
-    assert "`interval` step does not go with ReduceLROnPlateau" in lab(*command, "--lr_schedule.interval=step").err
+    answer = lab(*command, "--lr_schedule.interval=step", "--run.name=by-step")
+    assert "`interval` step does not go with ReduceLROnPlateau" in answer.err
 
 
 def test_a_module_that_logs_other_names_is_told_the_key(

@@ -16,7 +16,7 @@ from lightning_lab.runs.errors import InputError, unknown
 
 _EXAMPLES = """examples:
   lightning-lab runs
-  lightning-lab runs show lenet5/2026-01-31_10-15-00_seed0
+  lightning-lab runs show lenet5/2026-01-31_10-15-00-123_seed0
   lightning-lab runs diff lenet5/baseline lenet5/dropout"""
 
 

@@ -138,7 +138,8 @@ def _default_name(seed: int) -> str:
             return f"{variable.split('_')[0].lower()}-{shared}_seed{seed}"
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("Several processes were started from outside: name the run they share with --run.name.")
-    return f"{datetime.now().strftime('%Y-%m-%d_%H-%M-%S')}_seed{seed}"
+    # To the millisecond: a loop in a shell starts several runs in one second.
+    return f"{datetime.now().strftime('%Y-%m-%d_%H-%M-%S-%f')[:-3]}_seed{seed}"
 
 
 def _changes(run: RunDirectory, config: str) -> list[str]:
