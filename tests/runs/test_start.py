@@ -114,7 +114,7 @@ def test_processes_started_from_outside_share_a_name(
 def test_the_default_name_is_the_time_and_the_seed(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
     for variable, value in variables.items():
         monkeypatch.setenv(variable, value)
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_seed7", choose().name)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\d{3}_seed7", choose().name)
 
 
 @pytest.mark.parametrize("run_id", [None, "none"])  # torchrun says "none" unless told a name
