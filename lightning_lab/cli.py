@@ -33,6 +33,7 @@ from lightning_lab.runs.errors import InputError, unknown
 from lightning_lab.runs.seeds import stream_seed
 from lightning_lab.runs.start import choose_directory
 from lightning_lab.runs.tensorboard import RunTensorBoard
+from lightning_lab.texts import CKPT_PATH, DESCRIPTIONS, MORE
 
 Verb = Literal["fit", "validate", "test", "predict"]
 
@@ -114,7 +115,7 @@ class LabCLI(LightningCLI):
             parser_kwargs={
                 "prog": f"lightning-lab {verb}",
                 "usage": f"lightning-lab {verb} [--config NAME_OR_FILE ...] [--KEY VALUE ...]",
-                "description": DESCRIPTIONS[verb] + _MORE_HELP,
+                "description": DESCRIPTIONS[verb] + MORE,
                 "formatter_class": _Formatter,
                 "exit_on_error": False,
                 "allow_abbrev": False,
@@ -137,7 +138,7 @@ class LabCLI(LightningCLI):
             parser.add_argument(f"--{name}", type=slot | None, default=default, help=help_text)
         help_text = "Save the best and the last epoch. On; `--checkpoint null` switches it off."
         parser.add_argument("--checkpoint", type=Checkpoint | None, default={}, help=help_text)
-        parser.add_argument("--ckpt_path", type=str | None, default=None, help=_CKPT_HELP[self.verb])
+        parser.add_argument("--ckpt_path", type=str | None, default=None, help=CKPT_PATH[self.verb])
         if self.verb == "fit":
             then: Any = Literal["test"] | None
             parser.add_argument("--then", type=then, default=None, help="After the fit, test the best checkpoint.")
@@ -264,40 +265,3 @@ def _innermost(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error)
-
-
-_CKPT_HELP: dict[str, str] = {
-    "fit": "Start with the weights of this checkpoint (a path). A run continues from its own by itself.",
-    "validate": "Which weights: best (default), last, or a path.",
-    "test": "Which weights: best (default), last, or a path.",
-    "predict": "Which weights: best (default), last, or a path.",
-}
-_MORE_HELP = """
-
-The keys of a class:  --model.help Classification   --data.help CIFAR10   --lr_schedule.help
-                      --model.net.help LeNet5
-Every key with its value, as a configuration to start from:  --print_config"""
-DESCRIPTIONS: dict[str, str] = {
-    "fit": """Train a net, and keep a record of the run.
-
-examples:
-  lightning-lab fit                                              LeNet-5 on the bundled digits, in seconds
-  lightning-lab fit --config cifar10/vgg --data.root DIR         a shipped configuration; `lightning-lab configs`
-  lightning-lab fit --model.net.dropout 0.3 --seed_everything 1  any setting, any seed
-  lightning-lab fit --model.optimizer Adam --model.optimizer.lr 0.001
-  lightning-lab fit --early_stopping.patience 5 --lr_schedule null
-  lightning-lab fit --then test                                  fit, then test the best checkpoint
-  lightning-lab fit --run.name first                             the same command again continues the run""",
-    "validate": """Measure a checkpoint on the validation data.
-
-example:
-  lightning-lab validate --config RUN/config.yaml --ckpt_path best""",
-    "test": """Measure a checkpoint on the test data; confusion matrix and mistakes as pictures.
-
-example:
-  lightning-lab test --config RUN/config.yaml --ckpt_path best""",
-    "predict": """Write predictions.csv for a folder of images.
-
-example:
-  lightning-lab predict --config RUN/config.yaml --ckpt_path best --data.predict_folder FOLDER""",
-}

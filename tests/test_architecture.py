@@ -19,6 +19,7 @@ EDGES = {
     ("cli", "nets"),
     ("cli", "runs"),
     ("cli", "tasks"),
+    ("cli", "texts"),
     ("data", "runs"),
     ("doctor", "__init__"),
     ("doctor", "runs"),
