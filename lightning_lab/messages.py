@@ -14,7 +14,7 @@ _CLASS = re.compile(r"Problem with given class_path '([^']+)'")
 _OPTION = re.compile(r"Option '([^']+)' is not accepted")
 _ARGUMENT = re.compile(r"[Uu]nrecognized arguments: (.+)")
 _EXPECTED = re.compile(r"Expected an? (.+?)(?:\. Got value: (.*))?$")
-_GIVEN = re.compile(r"Given value: (?:NestedArg\(key='([^']*)', val=)?(.+)$")
+_GIVEN = re.compile(r"Given value: (?:NestedArg\(key='([^']*)', val=)?(.+?)(?:\. Got value: .*)?$")
 _REQUIRED = re.compile(r"(?:following arguments are required|Key\(s\) required.*?): (.+?)\.?$")
 _AMBIGUOUS = re.compile(r"Multiple subclasses with name .+")
 _IMPORT = re.compile(r"(?:Expected a dot import path string|No module named|Import failed.*?): '?([\w.]+)'?")
@@ -56,11 +56,11 @@ def explain(text: str, *, keys: Iterable[str], classes: dict[str, list[str]]) ->
             if match := _IMPORT.search(line):
                 return unknown(leaf, match[1].rsplit(".", 1)[-1], classes[leaf])
     allowed = [match for line in lines if (match := _EXPECTED.search(line)) and "NoneType" not in match[1]]
-    if allowed and path:
-        given = allowed[-1][2] or next(
-            (m[2].rstrip(")").strip("'") for line in lines if (m := _GIVEN.search(line))), "?"
-        )
-        return f"`{path}` must be {_plain(allowed[-1][1])}, got {given}."
+    # Of a union's members, a plain kind says more than that a class or a file would do too.
+    plain = [match for match in allowed if not match[1].startswith(("dot import path", "path but"))] or allowed
+    if plain and path:
+        given = [match[2].rstrip(")").strip("'") for line in lines if (match := _GIVEN.search(line))]
+        return f"`{path}` must be {_plain(plain[-1][1])}, got {plain[-1][2] or (given or ['?'])[0]}."
     return text
 
 
@@ -72,7 +72,13 @@ def _plain(kind: str) -> str:
     kind = kind.removeprefix("typing.").replace("<class ", "").replace(">", "").strip("'")
     if kind.startswith("Literal["):
         return "one of " + kind.removeprefix("Literal[").removesuffix("]")
-    return {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}.get(kind, f"a {kind}")
+    return {
+        "int": "a whole number",
+        "float": "a number",
+        "bool": "true or false",
+        "str": "text",
+        "tuple": "a list such as [20, 10]",
+    }.get(kind, f"a {kind}")
 
 
 def _parameters(class_path: str) -> list[str]:

@@ -24,6 +24,8 @@ FOLDER = "fit --data ImageFolder --data.root tree --model.net.in_channels 3 --mo
         ("fit --lr_schedule.scheduler StepL", "Unknown scheduler 'StepL'. Did you mean 'StepLR'?"),
         ("fit --model.net.dropout 1.5", "`dropout` must be in [0, 1), got 1.5."),
         ("fit --model.net.dropout high", "`model.net.dropout` must be a number, got high."),
+        ("fit --model.optimizer.lr fast", "`model.optimizer.lr` must be a number, got fast."),
+        ("fit --model.net.hidden 20", "`model.net.hidden` must be a list such as [20, 10], got 20."),
         ("fit --model.net.channels [6]", "`model.net.channels` must be a tuple with 2 elements, got [6]."),
         ("fit --lr_schedule.interval week", "`lr_schedule.interval` must be one of 'epoch', 'step', got week."),
         ("fit --trainer.max_epochs four", "`trainer.max_epochs` must be a whole number, got four."),
