@@ -47,12 +47,12 @@ def run(verb: Verb, args: list[str]) -> int:
     except DivergedError as error:
         return _say(str(error), 4)
     except SIGTERMException:
-        return _say("Stopped by SIGTERM; the same command continues the run.", 143)
+        return _say(f"Stopped by SIGTERM. {_way_on(cli)}", 143)
     except KeyboardInterrupt:
-        return _say("Stopped; the same command continues the run.", 130)
+        return _say(f"Stopped. {_way_on(cli)}", 130)
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into exit(1)
-            return _say("Stopped; the same command continues the run.", 130)
+            return _say(f"Stopped. {_way_on(cli)}", 130)
         raise
     except (ValueError, OSError, MisconfigurationException) as error:
         _keep_traceback(cli)
@@ -70,7 +70,6 @@ def _fit(cli: LabCLI) -> None:
         raise InputError("`then` test needs a checkpoint: leave out --checkpoint null and --trainer.fast_dev_run.")
     if cli.config.ckpt_path is not None:
         cli.model.load_state_dict(read_checkpoint(_checkpoint(cli, cli.config.ckpt_path))["state_dict"])
-    ckpt_path = None
     record = next(c for c in cli.trainer.checkpoint_callbacks if isinstance(c, RunRecord))
     overwrite = cli.config.run.overwrite
     # Every process looks, none has written yet: the record is opened when all of them are ready to train.
@@ -82,7 +81,8 @@ def _fit(cli: LabCLI) -> None:
             "Start over with --run.overwrite true, or choose another --run.name."
         )
     else:
-        if ckpt_path is None and state == "continue":
+        ckpt_path = None
+        if state == "continue":
             ckpt_path = _checkpoint(cli, "last")
             _print(f"Continuing {cli.run_directory.path} from its last checkpoint.")
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt_path, weights_only=True)
@@ -187,6 +187,13 @@ def _table(metrics: Any) -> str:
 @rank_zero_only
 def _print(text: str) -> None:
     print(text, flush=True)
+
+
+def _way_on(cli: LabCLI | None) -> str:
+    # Not "the same command": without --run.name that one begins a run of its own.
+    if cli is None or not hasattr(cli, "run_directory") or not cli.run_directory.last.exists():
+        return "Nothing was saved yet."
+    return f"Continue it with: lightning-lab fit --config {cli.run_directory.config}"
 
 
 def _reword(message: str) -> str:

@@ -39,7 +39,7 @@ def test_two_processes_end_where_one_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_and_the_same_command_goes_on(number: signal.Signals, code: int, tmp_path: Path) -> None:
+def test_a_signal_saves_and_the_told_command_goes_on(number: signal.Signals, code: int, tmp_path: Path) -> None:
     command = [
         *COMMAND, "fit", "--config", "digits/mlp", "--config", "trainer/cpu", "--trainer.max_epochs", "40",
         "--data.batch_size", "4", "--lr_schedule", "null", "--run.name", "one",
@@ -54,15 +54,17 @@ def test_a_signal_saves_and_the_same_command_goes_on(number: signal.Signals, cod
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
     assert process.returncode == code, err
-    assert "the same command continues the run" in err
+    assert "Continue it with: lightning-lab fit --config logs/mlp/one/config.yaml" in err
     assert "Traceback" not in err
     assert summary(run)["status"] == "interrupted"
     assert summary(run)["reason"].startswith(number.name)
     epochs = summary(run)["epochs"]
     assert 1 <= epochs < 40
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    told = [*COMMAND, *err.rsplit("lightning-lab ", 1)[1].split()]
+    again = subprocess.run(told, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert again.returncode == 0, again.stderr
-    assert "Continuing logs/mlp/one from its last checkpoint." in again.stdout
+    assert again.stdout.startswith("Continuing ")
+    assert "logs/mlp/one from its last checkpoint." in again.stdout
     assert summary(run)["status"] == "completed"
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == list(range(1, 41))
