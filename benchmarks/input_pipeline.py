@@ -11,11 +11,9 @@ from __future__ import annotations
 import time
 from functools import partial
 
+import ordinary
 import torch
 from measure import HEADER, paired, print_conditions, row
-from PIL import Image
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
 
 from lightning_lab.data import Augment
 from lightning_lab.data.cifar10 import MEAN, STD
@@ -24,37 +22,15 @@ from lightning_lab.data.loader import Examples, TensorLoader, normalise
 IMAGES, BATCH = 10_000, 128
 
 
-class PerImage(Dataset[tuple[torch.Tensor, int]]):
-    """What torchvision's CIFAR10 does: bytes to a Pillow image, then the transforms."""
-
-    def __init__(self, pixels: torch.Tensor) -> None:
-        self.pixels = pixels.permute(0, 2, 3, 1).contiguous().numpy()
-        self.transform = v2.Compose(
-            [
-                v2.RandomCrop(32, padding=4),
-                v2.RandomHorizontalFlip(),
-                v2.ToImage(),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize(MEAN, STD),
-            ]
-        )
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return self.transform(Image.fromarray(self.pixels[index])), 0
-
-
 def main() -> None:
     print_conditions()
     pixels = torch.randint(0, 256, (IMAGES, 32, 32, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     examples = Examples(pixels, torch.zeros(IMAGES, dtype=torch.long))
     prepare = partial(normalise, mean=MEAN, std=STD)
     ours = TensorLoader(examples, batch_size=BATCH, shuffle=True, augment=Augment(), prepare=prepare)
-    theirs = DataLoader(PerImage(pixels), batch_size=BATCH, shuffle=True, num_workers=2, persistent_workers=True)
+    theirs = ordinary.loader(examples, batch_size=BATCH, train=True)
 
-    def images_per_s(loader: TensorLoader | DataLoader[tuple[torch.Tensor, int]]) -> float:
+    def images_per_s(loader: TensorLoader | ordinary.Loader) -> float:
         started = time.perf_counter()
         seen = sum(len(batch[0]) for batch in loader)
         return seen / (time.perf_counter() - started)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from lightning_lab import __version__
@@ -43,11 +44,16 @@ def main(args: list[str]) -> int:
     root = Path(os.environ.get("LIGHTNING_LAB_DATA") or "data")
     origin = "$LIGHTNING_LAB_DATA" if os.environ.get("LIGHTNING_LAB_DATA") else "the default"
     print(f"  digits: bundled\n  CIFAR-10: {_cifar10(root)} (looked in {root}, {origin})")
+    print(f"  decoded images: {_decoded_images()}")
     return 0
 
 
 def _print_torch() -> None:
     import torch
+    from torch import nn
+
+    from lightning_lab.arithmetic import choose_precision, choose_threads
+    from lightning_lab.callbacks.compile import missing_compiler
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     print("defaults")
@@ -55,8 +61,18 @@ def _print_torch() -> None:
         print(f"  accelerator: GPU ({', '.join(gpus)}); several: --config trainer/ddp")
     else:
         print("  accelerator: CPU, because torch sees no GPU")
-    print(f"  threads: {torch.get_num_threads()} of torch's own choice")
-    print("  precision: 32-true; --trainer.precision bf16-mixed is worth a try where bf16 units are listed above")
+    device = "cuda" if gpus else "cpu"
+    kinds = {"with convolutions": nn.Conv2d(3, 16, 3), "of dense layers": nn.Linear(256, 10)}
+    for what, net in kinds.items():
+        precision, why = choose_precision(net, device)
+        print(f"  precision: {precision} for nets {what}; {why}")
+    for what, net in kinds.items():
+        threads, why = choose_threads(net, batch_size=64)
+        print(f"  threads: {threads} for nets {what}; {why}")
+    print("  images and convolutions channels-last; optimisers with their fused step, where they have one")
+    lacks = missing_compiler(device)
+    print(f"  torch.compile: off; {f'it lacks {lacks}' if lacks else 'it can be used'}")
+    print("  switches: --trainer.precision, --run.threads, --channels_last, --model.optimizer.fused, --compile")
 
 
 def _cifar10(root: Path) -> str:
@@ -67,6 +83,16 @@ def _cifar10(root: Path) -> str:
         counts = [sum(1 for folder in (root / part).iterdir() if folder.is_dir()) for part in ("train", "test")]
         return f"an image tree with {counts[0]} and {counts[1]} class folders"
     return "not there; fetch it with: lightning-lab fit --config cifar10/lenet5 --data.download true"
+
+
+def _decoded_images() -> str:
+    # The rule of data.cache.cache_folder, which would import torch; a test holds the two together.
+    own, base = os.environ.get("LIGHTNING_LAB_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    folder = Path(own or f"{base or '~/.cache'}/lightning_lab")
+    with suppress(RuntimeError):  # a user without a home
+        folder = folder.expanduser()
+    size = sum(path.stat().st_size for path in folder.glob("images/*.pixels"))
+    return f"{size / 1e6:.0f} MB in {folder} ($LIGHTNING_LAB_CACHE moves it; deleting it is safe)"
 
 
 _OFFICIAL = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch")

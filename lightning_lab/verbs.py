@@ -85,7 +85,10 @@ def _fit(cli: LabCLI) -> None:
         if state == "continue":
             ckpt_path = _checkpoint(cli, "last")
             _print(f"Continuing {cli.run_directory.path} from its last checkpoint.")
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt_path, weights_only=True)
+        try:
+            cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt_path, weights_only=True)
+        finally:
+            cli.writer.drain()
         _log_result(cli, record)
         _print(_ending(cli, record))
     if cli.config.then == "test" and not (state == "finished" and cli.run_directory.read_summary().get("test")):

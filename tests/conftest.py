@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import itertools
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,21 @@ from lightning_lab.__main__ import main
 
 # Everything here is tiny: a second thread gains nothing, and waits for its turn on a machine that others use too.
 torch.set_num_threads(1)
+
+
+_caches = itertools.count()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_test_writes_to_the_users_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:  # for fixtures that serve several tests
+        patch.setenv("LIGHTNING_LAB_CACHE", str(tmp_path_factory.getbasetemp() / "caches" / "shared"))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _every_test_has_its_own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTNING_LAB_CACHE", str(tmp_path_factory.getbasetemp() / "caches" / str(next(_caches))))
 
 
 @pytest.fixture

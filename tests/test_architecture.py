@@ -10,11 +10,14 @@ import lightning_lab
 PACKAGE = Path(lightning_lab.__file__).parent
 #: Who imports whom, inside the package. A part is a subpackage or a module at the top.
 EDGES = {
+    ("arithmetic", "runs"),
     ("__main__", "__init__"),
     ("__main__", "runs"),
     ("callbacks", "runs"),
+    ("cli", "arithmetic"),
     ("cli", "callbacks"),
     ("cli", "data"),
+    ("cli", "loop"),
     ("cli", "messages"),
     ("cli", "nets"),
     ("cli", "runs"),
@@ -22,6 +25,8 @@ EDGES = {
     ("cli", "texts"),
     ("data", "runs"),
     ("doctor", "__init__"),
+    ("doctor", "arithmetic"),
+    ("doctor", "callbacks"),
     ("doctor", "runs"),
     ("messages", "runs"),
     ("predictions", "runs"),

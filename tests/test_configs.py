@@ -12,7 +12,7 @@ from support import Lab
 from lightning_lab import shipped
 from lightning_lab.data.cifar10 import CLASS_NAMES
 
-TRAINING = ["cifar10/lenet5", "cifar10/vgg", "digits/lenet5", "digits/mlp", "regression/mlp"]
+TRAINING = ["cifar10/lenet5", "cifar10/speedrun", "cifar10/vgg", "digits/lenet5", "digits/mlp", "regression/mlp"]
 MACHINES = ["trainer/cpu", "trainer/ddp", "trainer/ddp_cpu2", "trainer/gpu"]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from support import Lab
 
-FP32 = "--trainer.precision=32-true"
+FP32 = ("--trainer.precision=32-true", "--channels_last=false", "--model.optimizer.fused=false")
 COMMANDS = {
     "lenet5": [
         "--config=digits/lenet5",
@@ -51,7 +51,7 @@ GOLDEN = {
 @pytest.mark.parametrize("name", COMMANDS)
 def test_losses_are_what_they_were(name: str, lab: Lab, tmp_path: Path) -> None:
     logs = f"--run.logs={tmp_path}"
-    assert lab("fit", *COMMANDS[name], FP32, logs, "--run.name=golden", "--trainer.max_epochs=3").code == 0
+    assert lab("fit", *COMMANDS[name], *FP32, logs, "--run.name=golden", "--trainer.max_epochs=3").code == 0
     file = next(tmp_path.glob("*/golden/metrics.jsonl"))
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     found = [(row["train/loss"], row["val/loss"], row["grad_norm"]) for row in rows]

@@ -62,7 +62,9 @@ def test_doctor_tells_accelerator_threads_and_data(lab: Lab) -> None:
     answer = lab("doctor")
     assert answer.code == 0
     assert "accelerator:" in answer.out
-    assert "threads:" in answer.out
+    assert "threads: " in answer.out
+    assert "precision: 32-true for nets of dense layers; no convolution in the net" in answer.out
+    assert "switches: --trainer.precision, --run.threads" in answer.out
     assert "CIFAR-10:" in answer.out
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, final
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -60,12 +60,14 @@ class Checkpoint:
         if self.last:
             saves.append(_Last(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **common))
         if self.every_n_steps is not None:
-            saves.append(_Last(filename="last", every_n_train_steps=self.every_n_steps, **common))
+            saves.append(_LastStep(filename="last", every_n_train_steps=self.every_n_steps, **common))
         return saves
 
 
 class _Steady(ModelCheckpoint):
     """A checkpoint callback that still knows its best epoch after its folder was moved."""
+
+    on_train_batch_end = Callback.on_train_batch_end  # nothing to do at a step, and steps are many
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         folder = str(self.dirpath)
@@ -84,3 +86,9 @@ class _Last(_Steady):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if isinstance(exception, KeyboardInterrupt | SIGTERMException) and trainer.global_step > 0:
             trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt", weights_only=False)
+
+
+class _LastStep(_Last):
+    """Saves within an epoch."""
+
+    on_train_batch_end = ModelCheckpoint.on_train_batch_end

@@ -8,8 +8,37 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import LRSchedulerConfig
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LinearLR, LRScheduler, ReduceLROnPlateau, SequentialLR, StepLR
+
+
+class LinearDecay(LRScheduler):
+    """Fall in a straight line from the optimiser's rate to the end of the training. With a warm-up: a triangle.
+
+    Args:
+        optimizer: The optimiser.
+        total: Epochs or steps (as `interval` says) until the end is reached; null takes the run's, less the warm-up.
+        final_frac: Share of the rate that is left at the end, in [0, 1].
+
+    Raises:
+        ValueError: If `total` is below 1 or `final_frac` out of range.
+    """
+
+    def __init__(self, optimizer: Optimizer, total: int | None = None, final_frac: float = 0.0) -> None:
+        if total is not None and total < 1:
+            raise ValueError(f"`total` must be at least 1, got {total}. Null takes the run's length.")
+        if not 0 <= final_frac <= 1:
+            raise ValueError(f"`final_frac` must be in [0, 1], got {final_frac}.")
+        self.total = total
+        self.final_frac = final_frac
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float | Tensor]:
+        """Compute the rate of each group."""
+        done = min(1.0, self.last_epoch / self.total) if self.total else 0.0
+        factor = 1 - (1 - self.final_frac) * done
+        return [base * factor for base in self.base_lrs]
 
 
 @final
@@ -52,6 +81,10 @@ class LRSchedule(Callback):
             )
         optimizer = trainer.optimizers[0]
         scheduler: LRScheduler = self.scheduler(optimizer)
+        if isinstance(scheduler, LinearDecay) and scheduler.total is None:
+            scheduler.total = self._length(trainer) - self.warmup
+            if scheduler.total < 1:
+                raise ValueError(f"`warmup` {self.warmup} leaves nothing of the run for `LinearDecay`. Lower it.")
         on_plateau = isinstance(scheduler, ReduceLROnPlateau)
         if on_plateau and self.interval == "step":
             raise ValueError("`interval` step does not go with ReduceLROnPlateau: its metric comes once an epoch.")
@@ -71,6 +104,12 @@ class LRSchedule(Callback):
                 monitor=monitor if on_plateau else None,
             )
         ]
+
+    def _length(self, trainer: Trainer) -> int:
+        length = trainer.max_epochs if self.interval == "epoch" else trainer.estimated_stepping_batches
+        if length is None or not 0 < length < float("inf"):
+            raise ValueError("`LinearDecay` needs the end of the run: set --trainer.max_epochs, or its `total`.")
+        return int(length)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Remember the rate."""

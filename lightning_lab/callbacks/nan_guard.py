@@ -10,18 +10,16 @@ from torch import Tensor
 
 from lightning_lab.runs.errors import DivergedError
 
-_NEVER = torch.iinfo(torch.int64).max
-
 
 @final
 class NanGuard(Callback):
     """Stop at the first training or validation loss that is NaN or infinite, and never save such weights.
 
-    The check runs on the training device in every step and is read from there every `check_every_n_steps`, so that a
-    GPU never waits for it; the message names the step all the same.
+    The losses are kept on the training device and looked at every `check_every_n_steps`, so that no step waits for
+    it; the message names the step all the same.
 
     Args:
-        check_every_n_steps: How often the result is read, at least 1. It is read at the end of every epoch too.
+        check_every_n_steps: How often they are looked at, at least 1. They are at the end of every epoch too.
 
     Raises:
         ValueError: If `check_every_n_steps` is below 1.
@@ -32,21 +30,20 @@ class NanGuard(Callback):
         if check_every_n_steps < 1:
             raise ValueError(f"`check_every_n_steps` must be at least 1, got {check_every_n_steps}.")
         self.check_every_n_steps = check_every_n_steps
-        self._first_bad_step = torch.tensor(_NEVER)
+        self._losses: list[tuple[Tensor, int]] = []  # since the last look: each with its step
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Move the memory of the first bad step to the training device."""
-        self._first_bad_step = self._first_bad_step.to(pl_module.device)
+        """Forget the losses of an earlier fit."""
+        self._losses = []
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look at the loss of the step just taken."""
-        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        """Keep the loss of the batch just trained on."""
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if not isinstance(loss, Tensor):
             return
-        bad_step = torch.where(loss.detach().isfinite(), _NEVER, trainer.global_step)
-        self._first_bad_step = torch.minimum(self._first_bad_step, bad_step)
+        self._losses.append((loss.detach(), trainer.global_step))
         if trainer.global_step % self.check_every_n_steps == 0:
             self._check(trainer, pl_module)
 
@@ -71,9 +68,14 @@ class NanGuard(Callback):
             raise self._diverged(trainer, pl_module, f"the state after step {trainer.global_step}")
 
     def _check(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        step = int(self._first_bad_step)
-        if step != _NEVER:
-            raise self._diverged(trainer, pl_module, f"the loss of step {step} (epoch {trainer.current_epoch + 1})")
+        if not self._losses:
+            return
+        finite = torch.stack([loss for loss, _ in self._losses]).isfinite().tolist()
+        bad_steps = [step for (_, step), fine in zip(self._losses, finite, strict=True) if not fine]
+        self._losses = []
+        if bad_steps:
+            what = f"the loss of step {bad_steps[0]} (epoch {trainer.current_epoch + 1})"
+            raise self._diverged(trainer, pl_module, what)
 
     def _diverged(self, trainer: Trainer, pl_module: LightningModule, what: str) -> DivergedError:
         bad = _first_bad(pl_module)

@@ -151,7 +151,8 @@ def _heading(trainer: Trainer, pl_module: LightningModule) -> str:
     source = f" on {type(data).__name__}" if data is not None else ""
     device = trainer.strategy.root_device.type
     place = f"{trainer.world_size} x {device}" if trainer.world_size > 1 else device
-    return f"{net} ({size:,} parameters){source}, {place}, {trainer.num_training_batches} steps an epoch"
+    how = f"{place}, {trainer.precision}, {trainer.num_training_batches} steps an epoch"
+    return f"{net} ({size:,} parameters){source}, {how}"
 
 
 def _epochs(trainer: Trainer, ahead: int) -> str:

@@ -7,7 +7,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from lightning_lab.callbacks.early_stopping import EarlyStopping
 from lightning_lab.runs.directory import RunDirectory
 from lightning_lab.runs.errors import DivergedError, InputError
-from lightning_lab.runs.files import write_json, write_text
+from lightning_lab.runs.files import json_text, write_bytes, write_json
 from lightning_lab.runs.start import open_record
 
 
@@ -37,10 +37,22 @@ class RunRecord(Checkpoint):
         monitor: The metric whose best value is noted.
         mode: Whether smaller (``"min"``) or larger (``"max"``) is better.
         seed: The run's seed, for the summary.
+        put: Takes a path and the content that is to stand there: at once, or beside the training.
     """
 
-    def __init__(self, run: RunDirectory, *, config: str, overwrite: bool, monitor: str, mode: str, seed: int) -> None:
+    def __init__(
+        self,
+        run: RunDirectory,
+        *,
+        config: str,
+        overwrite: bool,
+        monitor: str,
+        mode: str,
+        seed: int,
+        put: Callable[[Path, bytes], None] = write_bytes,
+    ) -> None:
         self.run = run
+        self.put = put
         self.config = config
         self.overwrite = overwrite
         self.monitor = monitor
@@ -86,7 +98,7 @@ class RunRecord(Checkpoint):
         row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "time_s": round(self._seconds, 3)}
         self._rows.append({**row, **metrics})
         if trainer.is_global_zero:
-            write_text(self.run.metrics, "".join(json.dumps(one) + "\n" for one in self._rows))
+            self.put(self.run.metrics, "".join(json.dumps(one) + "\n" for one in self._rows).encode())
             self._write(trainer, "running", f"process {os.getpid()} on {platform.node()}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -184,7 +196,7 @@ class RunRecord(Checkpoint):
         }
         if status == "running":
             summary |= {"pid": os.getpid(), "host": platform.node()}
-        write_json(self.run.summary, summary)
+        self.put(self.run.summary, json_text(summary).encode())
 
 
 def _plain(metrics: Mapping[str, Tensor]) -> dict[str, float | None]:

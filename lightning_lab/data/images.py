@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from lightning_lab.data.cache import Decoded, cached_pixels
 from lightning_lab.data.loader import Examples
 from lightning_lab.runs.errors import InputError
 
@@ -60,7 +62,7 @@ def check_same_classes(train: Path, test: Path) -> None:
 
 
 def read_tree(folder: Path, classes: Sequence[str], *, channels: int, image_size: int) -> Examples:
-    """Read ``folder/<class>/<image>``.
+    """Read ``folder/<class>/<image>``; decoded by the first command, taken from the cache by later ones.
 
     Args:
         folder: For example ``root/train``.
@@ -82,7 +84,15 @@ def read_tree(folder: Path, classes: Sequence[str], *, channels: int, image_size
             raise InputError(f"{folder / name} has no image in it (looked for {', '.join(sorted(SUFFIXES))}).")
         files += own
         labels += [label] * len(own)
-    return Examples(read_images(files, channels=channels, image_size=image_size), torch.tensor(labels))
+    decoded = cached_pixels(
+        folder,
+        files,
+        channels=channels,
+        image_size=image_size,
+        decode=lambda: _decode_all(files, channels, image_size),
+    )
+    _say_resized(decoded, image_size)
+    return Examples(decoded.pixels, torch.tensor(labels))
 
 
 def read_predict_folder(folder: str | None, *, channels: int, image_size: int) -> tuple[list[Path], Examples]:
@@ -112,8 +122,7 @@ def list_images(folder: Path) -> list[Path]:
     """List the image files below `folder`, sorted by path; hidden ones are left out."""
     if not folder.is_dir():
         raise InputError(f"{folder} is a file, not a folder." if folder.exists() else f"There is no folder {folder}.")
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    return sorted(p for p in found if not any(name.startswith(".") for name in p.relative_to(folder).parts))
+    return sorted(path for path in _visible(folder) if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 def read_images(files: Iterable[Path], *, channels: int, image_size: int) -> Tensor:
@@ -130,7 +139,12 @@ def read_images(files: Iterable[Path], *, channels: int, image_size: int) -> Ten
     Raises:
         InputError: If a file cannot be read as an image.
     """
-    files = list(files)
+    decoded = _decode_all(list(files), channels, image_size)
+    _say_resized(decoded, image_size)
+    return decoded.pixels
+
+
+def _decode_all(files: Sequence[Path], channels: int, image_size: int) -> Decoded:
     resized = 0
     pixels = np.empty((len(files), image_size, image_size, channels), dtype=np.uint8)
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -138,9 +152,13 @@ def read_images(files: Iterable[Path], *, channels: int, image_size: int) -> Ten
         for number, (image, was_resized) in enumerate(decoded):
             pixels[number] = image
             resized += was_resized
-    if resized:
-        log.warning("%d of %d images were resized to %d x %d.", resized, len(files), image_size, image_size)
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2)  # (N, C, H, W), channels-last in memory
+    return Decoded(torch.from_numpy(pixels).permute(0, 3, 1, 2), resized)  # (N, C, H, W), channels-last in memory
+
+
+def _say_resized(decoded: Decoded, image_size: int) -> None:
+    if decoded.resized:
+        total = len(decoded.pixels)
+        log.warning("%d of %d images were resized to %d x %d.", decoded.resized, total, image_size, image_size)
 
 
 def _upright_bytes(image: Image.Image) -> Image.Image:
@@ -152,10 +170,17 @@ def _upright_bytes(image: Image.Image) -> Image.Image:
     return upright
 
 
+def _visible(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):  # rglob also walks hidden folders, and is slower
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(parent, name) for name in names if not name.startswith("."))
+
+
 def _folders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
+# Caches hold what this and _upright_bytes make of a file: with a change of either, raise _FORMAT in cache.py.
 def _decode(path: Path, channels: int, image_size: int) -> tuple[np.ndarray, bool]:
     try:
         with Image.open(path) as file:

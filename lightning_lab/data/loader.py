@@ -7,11 +7,13 @@ divided among the ranks without padding: each example is seen exactly once, on a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, TypedDict
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
@@ -64,11 +66,13 @@ class TensorLoader:
     """Iterate over `examples` in batches.
 
     Args:
-        examples: The data set. Moved to `device` once.
+        examples: The data set. Moved to `device` once; images that are not channels-last in memory are made so.
         batch_size: Examples in a global batch, over all ranks. At least 1 and divisible by `world_size`.
         shuffle: Draw a new order for each epoch; otherwise keep the data set's order.
         augment: Random changes to training images, or None.
         prepare: Applied to each batch last: (B, C, H, W) uint8 to what the net reads. None leaves it as it is.
+        image_sizes: Height and width of the images in each epoch, the last number for all that follow: smaller images
+            in the first epochs cost less. Empty leaves them as they are.
         seed: The run's seed; feeds the streams `order` and `augment`.
         rank: Which process this is, 0 <= rank < `world_size`.
         world_size: How many processes share each batch.
@@ -91,6 +95,7 @@ class TensorLoader:
         shuffle: bool = False,
         augment: Augment | None = None,
         prepare: Callable[[Tensor], Tensor] | None = None,
+        image_sizes: Sequence[int] = (),
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -104,11 +109,12 @@ class TensorLoader:
                 f"`batch_size` {batch_size} is the global batch and does not divide into {world_size} processes. "
                 f"Choose a multiple of {world_size}."
             )
-        self.examples = Examples(examples.x.to(device), examples.y.to(device))
+        self.examples = Examples(_ready(examples.x.to(device)), examples.y.to(device))
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.augment = augment
         self.prepare = prepare
+        self.image_sizes = tuple(image_sizes)
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
@@ -146,14 +152,24 @@ class TensorLoader:
             own = shared[self.rank :: self.world_size]
             count = len(own)
             index = own if count else shared[:1]
-            x = self.examples.x[index]
+            x = _pick(self.examples.x, index)
             if self.augment is not None and draws is not None:
-                x = self.augment(x, draws[index], self.epoch)
+                x = self.augment(x, draws.index_select(0, index), self.epoch)
             if self.prepare is not None:
                 x = self.prepare(x)
+            if self.image_sizes:
+                x = shrink(x, self.image_sizes[min(self.epoch, len(self.image_sizes) - 1)])
             self._consumed = number + 1
-            yield Batch(x, self.examples.y[index], index, count, count * self.world_size / len(shared))
+            y = self.examples.y.index_select(0, index)
+            yield Batch(x, y, index, count, count * self.world_size / len(shared))
         self._consumed = 0
+
+    def sample(self, count: int) -> Tensor:
+        """Give up to `count` inputs, drawn at random but always the same, prepared and neither augmented nor shrunk."""
+        generator = torch.Generator().manual_seed(stream_seed(self.seed, "order"))
+        chosen = torch.randperm(len(self.examples), generator=generator)[:count]
+        x = self.examples.x[chosen.to(self.device)]
+        return x if self.prepare is None else self.prepare(x)
 
     def state_dict(self) -> dict[str, int]:
         """Say how many batches of the epoch have been handed out."""
@@ -191,6 +207,22 @@ def placement(module: LightningDataModule) -> Placement:
     }
 
 
+def shrink(x: Tensor, image_size: int) -> Tensor:
+    """Reduce images to a smaller edge, each pixel averaged over those it stands for.
+
+    Args:
+        x: Float images. Shape (B, C, H, W).
+        image_size: Height and width that are wanted, at most those of `x`.
+
+    Returns:
+        Shape (B, C, image_size, image_size), channels-last in memory.
+    """
+    if x.shape[-1] == image_size:
+        return x
+    small = F.interpolate(x, size=(image_size, image_size), mode="bilinear", antialias=True, align_corners=False)
+    return small.contiguous(memory_format=torch.channels_last)
+
+
 def check_batch_size(batch_size: int) -> None:
     """Refuse a batch size that cannot be.
 
@@ -212,6 +244,28 @@ def normalise(x: Tensor, *, mean: tuple[float, ...], std: tuple[float, ...]) -> 
     Returns:
         ``(x / 255 - mean) / std``. Shape (B, C, H, W), channels-last in memory.
     """
-    scale = torch.tensor([1 / (255 * s) for s in std], device=x.device).view(-1, 1, 1)
-    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=x.device).view(-1, 1, 1)
-    return x.to(torch.float32, memory_format=torch.channels_last).mul_(scale).sub_(shift)
+    pixels = x.permute(0, 2, 3, 1).to(torch.float32, memory_format=torch.contiguous_format)  # (B, H, W, C)
+    scale, shift = _constants(tuple(mean), tuple(std), x.shape[3], x.device)
+    pixels.flatten(2).mul_(scale).sub_(shift)
+    return pixels.permute(0, 3, 1, 2)
+
+
+@lru_cache(maxsize=8)
+def _constants(
+    mean: tuple[float, ...], std: tuple[float, ...], width: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Scale and shift of one row of pixels: a row at a time is many times faster than the few channels of a pixel."""
+    scale = torch.tensor([1 / (255 * s) for s in std])
+    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)])
+    return scale.repeat(width).to(device), shift.repeat(width).to(device)  # (W C,) both
+
+
+def _ready(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+
+def _pick(x: Tensor, index: Tensor) -> Tensor:
+    if x.dim() != 4:
+        return x.index_select(0, index)
+    # Each image is one run of bytes in memory, and is copied as such.
+    return x.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)

@@ -7,6 +7,7 @@ anything else in words.
 
 from lightning_lab.nets.lenet import LeNet5
 from lightning_lab.nets.mlp import MLP
+from lightning_lab.nets.speednet import SpeedNet
 from lightning_lab.nets.vgg import VGG
 
-__all__ = ["MLP", "VGG", "LeNet5"]
+__all__ = ["MLP", "VGG", "LeNet5", "SpeedNet"]

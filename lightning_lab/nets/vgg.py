@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_lab.nets.checks import check_choice, check_dropout, check_images, check_positive
+from lightning_lab.nets.small_map import SmallMapConv2d
 
 # Columns A, B, D and E of table 1 of the paper: the depth counts these convolutions and three dense layers.
 _CONVS_PER_STAGE = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -93,7 +94,7 @@ class VGG(nn.Module):
         channels = in_channels
         for num_convs, stage_channels in zip(_CONVS_PER_STAGE[depth], _STAGE_CHANNELS, strict=True):
             for _ in range(num_convs):
-                layers.append(nn.Conv2d(channels, stage_channels, kernel_size=3, padding=1))
+                layers.append(SmallMapConv2d(channels, stage_channels))
                 if batch_norm:
                     layers.append(nn.BatchNorm2d(stage_channels))
                 layers.append(nn.ReLU(inplace=True))

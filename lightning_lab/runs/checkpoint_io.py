@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from lightning_lab.runs.errors import InputError
-from lightning_lab.runs.files import write_whole
+from lightning_lab.runs.files import write_bytes
 
 
 class WholeFileCheckpointIO(TorchCheckpointIO):
@@ -18,7 +20,14 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
 
     Lightning's own stages in the system's temporary folder and moves from there, which is not atomic across file
     systems, and does not force the bytes to disk.
+
+    Args:
+        put: Takes a path and the content that is to stand there: at once, or beside the training.
     """
+
+    def __init__(self, put: Callable[[Path, bytes], None] = write_bytes) -> None:
+        super().__init__()
+        self.put = put
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint.
@@ -28,7 +37,9 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
         """
         if storage_options is not None:
             raise TypeError(f"`storage_options` is not supported, got {storage_options!r}.")
-        write_whole(Path(path), lambda file: torch.save(checkpoint, file))
+        content = io.BytesIO()
+        torch.save(checkpoint, content)  # into memory, because the next step changes the weights
+        self.put(Path(path), content.getvalue())
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+#: What autocast computes in. Losses and metrics are measured in fp32 at the least.
+HALF = (torch.float16, torch.bfloat16)
+
 
 class Parts(NamedTuple):
     """A batch taken apart.

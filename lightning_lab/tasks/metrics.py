@@ -1,4 +1,4 @@
-"""The mean loss over examples, as a torchmetrics object."""
+"""Means over an epoch's examples, as torchmetrics objects that take few operations a step."""
 
 from __future__ import annotations
 
@@ -34,9 +34,41 @@ class MeanLoss(Metric):
         """Add a batch: its mean loss (a scalar) and how many examples it is the mean of."""
         # A rank without an example left adds nothing, even if its filler's loss is not finite.
         if num_examples:
-            self.total = self.total + loss * num_examples
-            self.count = self.count + num_examples
+            # In place: to assign an attribute of a module costs as much as the sum.
+            self.total.add_(loss * num_examples)
+            self.count.add_(num_examples)
 
     def compute(self) -> Tensor:
         """Compute the mean over all examples seen."""
         return self.total / self.count
+
+
+class TopOneAccuracy(Metric):
+    """Share of the examples whose largest logit is the target's: torchmetrics' micro average, at a third of its cost.
+
+    Of equal logits the first counts.
+
+    Example:
+        >>> accuracy = TopOneAccuracy()
+        >>> accuracy.update(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1]))
+        >>> accuracy.compute()
+        tensor(0.5000)
+    """
+
+    full_state_update = False
+    correct: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("correct", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, y: Tensor) -> None:
+        """Add a batch: logits (B, num_classes) and targets (B,)."""
+        self.correct.add_((logits.argmax(dim=1) == y).sum())
+        self.count.add_(len(y))
+
+    def compute(self) -> Tensor:
+        """Compute the share over all examples seen."""
+        return self.correct / self.count

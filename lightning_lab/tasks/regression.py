@@ -11,7 +11,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanAbsolutePercentageError, MetricCollection, R2Score
 
-from lightning_lab.tasks.batch import take_apart, try_shape
+from lightning_lab.tasks.batch import HALF, take_apart, try_shape
 from lightning_lab.tasks.metrics import MeanLoss
 
 
@@ -57,7 +57,7 @@ class Regression(LightningModule):
     def forward(self, x: Tensor) -> Tensor:
         """Compute values (B, 1) from inputs (B, ...)."""
         values: Tensor = self.net(x)
-        return values
+        return values.float() if values.dtype in HALF else values
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Compute the loss of one batch."""

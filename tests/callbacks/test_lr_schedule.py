@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import ReduceLROnPlateau
 from torch.optim import lr_scheduler
 
 from lightning_lab.callbacks.checkpoint import Checkpoint
-from lightning_lab.callbacks.lr_schedule import LRSchedule
+from lightning_lab.callbacks.lr_schedule import LinearDecay, LRSchedule
 from lightning_lab.data.loader import TensorLoader
 
 Build = Callable[..., Trainer]
 Steps = Callable[[int], TensorLoader]
+Rates = list[float]
 Scheduler = Callable[[torch.optim.Optimizer], Any]
 
 
@@ -227,3 +228,92 @@ def test_warm_up_with_reduce_on_plateau_is_refused(trainer: Build, scripted: Any
 def test_a_negative_warm_up_is_refused() -> None:
     with pytest.raises(ValueError, match=r"`warmup` must be 0 \(off\) or more, got -1."):
         LRSchedule(warmup=-1)
+
+
+# --- straight down to the end ---
+
+
+class Diary(Callback):
+    """The rate of every step."""
+
+    def __init__(self) -> None:
+        self.rates: Rates = []
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: torch.optim.Optimizer) -> None:
+        self.rates.append(optimizer.param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize("warmup", [0, 3])
+@pytest.mark.parametrize("final_frac", [0.0, 0.25])
+@pytest.mark.parametrize("total", [None, 6])
+def test_linear_decay_by_step_is_a_triangle_over_the_run(
+    trainer: Build, scripted: Any, steps: Steps, warmup: int, final_frac: float, total: int | None
+) -> None:
+    diary = Diary()
+    slot = LRSchedule(
+        scheduler=lambda optimizer: LinearDecay(optimizer, total, final_frac), interval="step", warmup=warmup
+    )
+    trainer(slot, diary, max_epochs=3).fit(scripted([1.0] * 3, lr=0.5), steps(4), steps(1))
+    length = total or 12 - warmup
+    expected = []
+    for step in range(12):
+        fallen = min(1.0, (step - warmup) / length)
+        up, down = (step + 1) / (warmup + 1), 1 - (1 - final_frac) * fallen
+        expected.append(0.5 * (up if step < warmup else down))
+    assert diary.rates == pytest.approx(expected)
+
+
+def test_linear_decay_by_epoch_takes_the_number_of_epochs(trainer: Build, scripted: Any, steps: Steps) -> None:
+    diary = Diary()
+    trainer(LRSchedule(scheduler=LinearDecay), diary, max_epochs=4).fit(scripted([1.0] * 4), steps(1), steps(1))
+    assert diary.rates == pytest.approx([1.0, 0.75, 0.5, 0.25])
+
+
+def test_a_run_that_continues_falls_along_the_same_line(
+    trainer: Build, scripted: Any, steps: Steps, tmp_path: Path
+) -> None:
+    def slot() -> LRSchedule:
+        return LRSchedule(scheduler=LinearDecay, interval="step", warmup=2)
+
+    whole, first, second = Diary(), Diary(), Diary()
+    trainer(slot(), whole, max_epochs=4).fit(scripted([1.0] * 4), steps(3), steps(1))
+    stopped = trainer(slot(), first, StopAfter(5), max_epochs=4)
+    with pytest.raises(SystemExit):
+        stopped.fit(scripted([1.0] * 4), steps(3), steps(1))
+    stopped.save_checkpoint(tmp_path / "here.ckpt")
+    trainer(slot(), second, max_epochs=4).fit(
+        scripted([1.0] * 4), steps(3), steps(1), ckpt_path=tmp_path / "here.ckpt", weights_only=True
+    )
+    assert first.rates + second.rates == pytest.approx(whole.rates)
+
+
+class StopAfter(Callback):
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == self.count:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("epochs", [-1, 2])
+def test_linear_decay_without_an_end_is_refused(trainer: Build, scripted: Any, steps: Steps, epochs: int) -> None:
+    warmup = 2 if epochs == 2 else 0
+    message = "leaves nothing of the run" if epochs == 2 else "needs the end of the run"
+    slot = LRSchedule(scheduler=LinearDecay, warmup=warmup)
+    with pytest.raises(ValueError, match=message):
+        trainer(slot, max_epochs=epochs, max_time={"seconds": 5}).fit(scripted([1.0] * 9), steps(1), steps(1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"total": 0}, r"`total` must be at least 1, got 0\."),
+        ({"final_frac": -0.1}, r"`final_frac` must be in \[0, 1\], got -0.1\."),
+        ({"final_frac": 1.1}, r"`final_frac` must be in \[0, 1\], got 1.1\."),
+    ],
+)
+def test_wrong_arguments_of_linear_decay_are_refused(arguments: dict[str, Any], message: str) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    with pytest.raises(ValueError, match=f"^{message}"):
+        LinearDecay(optimizer, **arguments)

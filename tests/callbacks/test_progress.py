@@ -35,7 +35,7 @@ def test_the_first_line_says_what_is_trained_on_what(
     module = Classification(small_net(hidden=500))
     trainer(Progress(style=style), enable_progress_bar=True).fit(module, datamodule=Data())
     first = capsys.readouterr().out.splitlines()[0]
-    assert first == "SmallNet (4,003 parameters) on Data, cpu, 4 steps an epoch"
+    assert first == "SmallNet (4,003 parameters) on Data, cpu, 32-true, 4 steps an epoch"
 
 
 def test_without_a_data_module_the_first_line_leaves_it_out(
@@ -43,7 +43,7 @@ def test_without_a_data_module_the_first_line_leaves_it_out(
 ) -> None:
     # 4 x 8 weights and 8 biases, then 8 x 3 and 3.
     trainer(Progress(style="lines"), enable_progress_bar=True).fit(Classification(small_net()), classes())
-    assert capsys.readouterr().out.splitlines()[0] == "SmallNet (67 parameters), cpu, 6 steps an epoch"
+    assert capsys.readouterr().out.splitlines()[0] == "SmallNet (67 parameters), cpu, 32-true, 6 steps an epoch"
 
 
 @pytest.mark.parametrize("style", ["lines", "auto"])  # the tests' output is no terminal

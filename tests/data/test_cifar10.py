@@ -106,6 +106,18 @@ def test_predict_resizes_the_images_of_its_folder(image: Callable[..., np.ndarra
     assert next(iter(module.predict_dataloader())).x.shape == (2, 3, 32, 32)
 
 
+def test_train_sizes_are_for_the_training_alone(tree: Tree, tmp_path: Path) -> None:
+    module = ready(tree(tmp_path, CLASS_NAMES), "fit", "test", val_frac=0.25, train_sizes=[12, 32])
+    train = module.train_dataloader()
+    edges = []
+    for epoch in range(3):
+        train.set_epoch(epoch)
+        edges.append(next(iter(train)).x.shape[-1])
+    assert edges == [12, 32, 32]
+    assert next(iter(module.val_dataloader())).x.shape[-1] == 32
+    assert next(iter(module.test_dataloader())).x.shape[-1] == 32
+
+
 # --- where it looks ---
 
 
@@ -128,10 +140,16 @@ def test_folder_without_the_data_set_is_refused(tmp_path: Path, stage: str) -> N
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"batch_size": 0}, "`batch_size` must be at least 1, got 0"), ({"val_frac": 0.0}, "`val_frac` must be above 0")],
+    [
+        ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
+        ({"val_frac": 0.0}, "`val_frac` must be above 0"),
+        ({"train_sizes": []}, r"`train_sizes` must be one or more numbers from 8 to 32, got \[\]"),
+        ({"train_sizes": [32, 7]}, r"from 8 to 32, got \[32, 7\]"),
+        ({"train_sizes": [33]}, r"got \[33\]"),
+    ],
 )
 def test_impossible_settings_are_refused_at_once(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(ValueError, match=message):
         CIFAR10(**settings)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -251,6 +252,13 @@ def test_the_camera_held_sideways_is_turned_back(tmp_path: Path) -> None:
     (read,) = read_images([tmp_path / "phone.png"], channels=3, image_size=8)
     assert read[0, :, -1].tolist() == [255] * 8
     assert read[0, :, 0].tolist() == [0] * 8
+
+
+def test_what_has_but_the_name_of_an_image_is_left_out(tmp_path: Path, image: Write) -> None:
+    image(tmp_path / "folder.png" / "a.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
+    os.mkfifo(tmp_path / "pipe.png")  # opening it would wait for ever
+    assert list_images(tmp_path) == [tmp_path / "folder.png" / "a.png"]
 
 
 def test_hidden_folders_are_left_out(tmp_path: Path) -> None:

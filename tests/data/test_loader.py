@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.transforms.v2 import functional
 
 from lightning_lab.data.augment import Augment
-from lightning_lab.data.loader import Batch, Examples, TensorLoader, normalise, placement
+from lightning_lab.data.loader import Batch, Examples, TensorLoader, _constants, normalise, placement
+from lightning_lab.data.pixels import _quantiles
 from lightning_lab.runs.errors import InputError
 
 
@@ -103,6 +107,43 @@ def test_prepare_comes_after_the_augmentation() -> None:
     raw, prepared = list(loader(epoch=1)), list(loader(epoch=1, prepare=prepare))
     assert [batch.x.dtype for batch in raw] == [torch.uint8] * 4
     assert all(torch.equal(prepare(a.x), b.x) for a, b in zip(raw, prepared, strict=True))
+
+
+def test_images_are_made_channels_last_once_and_not_copied_if_they_are() -> None:
+    given = examples(9)
+    made = loader(9, augment=None)
+    assert given.x.is_contiguous()
+    assert made.examples.x.is_contiguous(memory_format=torch.channels_last)
+    again = TensorLoader(made.examples, batch_size=3)
+    assert again.examples.x.data_ptr() == made.examples.x.data_ptr()
+    assert all(batch.x.is_contiguous(memory_format=torch.channels_last) for batch in again)
+
+
+@pytest.fixture
+def nothing_kept() -> Iterator[None]:
+    """No constant from another test, and none left to one: theirs may be fake."""
+    _constants.cache_clear()
+    _quantiles.cache_clear()
+    yield
+    _constants.cache_clear()
+    _quantiles.cache_clear()
+
+
+@pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="this torch is built without CUDA")
+@pytest.mark.usefixtures("nothing_kept")
+def test_everything_is_made_on_the_loaders_device() -> None:
+    # Fake tensors know shapes and devices and hold no numbers: a tensor of another device among them is an error.
+    pixels = {"brightness": 0.1, "grey": 0.1, "noise": 0.1, "cutout": 2}
+    everything = Augment(crop=2, padding="reflect", shift=1, rotate=9, resize=0.1, **pixels)  # type: ignore[arg-type]
+    with FakeTensorMode():
+        x, y = torch.empty(19, 3, 6, 5, dtype=torch.uint8), torch.empty(19, dtype=torch.long)
+        prepare = partial(normalise, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+        made = TensorLoader(
+            Examples(x, y), batch_size=6, shuffle=True, augment=everything, prepare=prepare, device="cuda"
+        )
+        batches = list(made)
+    assert [batch.x.shape for batch in batches] == [(6, 3, 6, 5)] * 3 + [(1, 3, 6, 5)]
+    assert {tensor.device.type for batch in batches for tensor in batch[:3]} == {"cuda"}
 
 
 @pytest.mark.parametrize(
@@ -276,6 +317,29 @@ def test_normalise_against_torchvision_in_float64(mean: tuple[float, ...], std: 
     torch.testing.assert_close(normalise(x, mean=mean, std=std).double(), expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(("mean", "std"), [COLOUR, GREY])
+@pytest.mark.parametrize("width", [8, 32])
+def test_normalise_is_bit_equal_to_one_channel_at_a_time(
+    mean: tuple[float, ...], std: tuple[float, ...], width: int
+) -> None:
+    x = ALL_BYTES.view(1, 1, -1, width).repeat(2, len(mean), 1, 1)
+    expected = [
+        x[:, n].numpy().astype(np.float32) * np.float32(1 / (255 * s)) - np.float32(m / s)
+        for n, (m, s) in enumerate(zip(mean, std, strict=True))
+    ]
+    np.testing.assert_array_equal(normalise(x, mean=mean, std=std).numpy(), np.stack(expected, axis=1))
+
+
+def test_constants_made_while_evaluating_serve_training_too() -> None:
+    mean, std = (0.11, 0.12, 0.13), (0.21, 0.22, 0.23)  # of this test alone: they are kept
+    x = ALL_BYTES.repeat(2, 3, 1, 1)
+    with torch.inference_mode():
+        normalise(x, mean=mean, std=std)
+    weight = torch.ones((), requires_grad=True)
+    (weight * normalise(x, mean=mean, std=std)).sum().backward()
+    assert weight.grad is not None
+
+
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_normalise_gives_channels_last_floats_and_leaves_its_input(memory_format: torch.memory_format) -> None:
     x = ALL_BYTES.repeat(2, 3, 1, 1).contiguous(memory_format=memory_format)
@@ -285,3 +349,53 @@ def test_normalise_gives_channels_last_floats_and_leaves_its_input(memory_format
     assert out.is_contiguous(memory_format=torch.channels_last)
     assert not out.is_contiguous()
     assert torch.equal(x, before)
+
+
+# --- smaller images in the first epochs, and a sample ---
+
+
+def images_loader(**settings: Any) -> TensorLoader:
+    pixels = torch.randint(0, 256, (10, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    examples = Examples(pixels.permute(0, 3, 1, 2), torch.arange(10))
+    return TensorLoader(examples, batch_size=4, prepare=lambda x: x.float(), **settings)
+
+
+@pytest.mark.parametrize(("epoch", "edge"), [(0, 8), (1, 8), (2, 12), (3, 16), (9, 16)])
+def test_image_sizes_go_by_the_epoch_and_the_last_stays(epoch: int, edge: int) -> None:
+    loader = images_loader(image_sizes=[8, 8, 12, 16])
+    loader.set_epoch(epoch)
+    assert {batch.x.shape[1:] for batch in loader} == {(3, edge, edge)}
+
+
+def test_half_the_edge_weighs_the_neighbourhood_as_a_triangle() -> None:
+    # Antialiased bilinear reduction by two: weights 1, 3, 3, 1 along each axis, cut off and renormalised at the edge.
+    (whole,) = (next(iter(images_loader())).x[0, 0].numpy().astype(np.float64),)
+    small = next(iter(images_loader(image_sizes=[8]))).x[0, 0].numpy()
+    weights = np.zeros((8, 16))
+    for row in range(8):
+        for offset, weight in zip(range(2 * row - 1, 2 * row + 3), (1, 3, 3, 1), strict=True):
+            if 0 <= offset < 16:
+                weights[row, offset] = weight
+    weights /= weights.sum(1, keepdims=True)
+    np.testing.assert_allclose(small, weights @ whole @ weights.T, rtol=1e-5)
+
+
+def test_images_of_full_size_are_left_to_the_last_bit() -> None:
+    plain, sized = images_loader(), images_loader(image_sizes=[16])
+    assert all(torch.equal(a.x, b.x) for a, b in zip(plain, sized, strict=True))
+
+
+def test_a_sample_is_prepared_whole_and_always_the_same() -> None:
+    loader = images_loader(image_sizes=[8], augment=Augment(crop=4), shuffle=True, seed=3)
+    one = loader.sample(6)
+    list(loader)
+    assert torch.equal(one, loader.sample(6))
+    assert torch.equal(one, images_loader(seed=3, world_size=2, rank=1).sample(6))
+    assert one.shape == (6, 3, 16, 16)
+    assert one.dtype == torch.float32
+    rows = {tuple(x.flatten().tolist()) for x in images_loader().examples.x.float()}
+    assert len({tuple(x.flatten().tolist()) for x in one} & rows) == 6
+
+
+def test_a_sample_larger_than_the_data_is_all_of_them() -> None:
+    assert len(images_loader().sample(99)) == 10

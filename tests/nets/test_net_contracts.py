@@ -34,6 +34,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"in_features": 6, "hidden": (8, 8), "out_features": 3, "normalisation": "layer", "initialisation": "xavier"},
         {"bias": "none", "activation": "tanh", "initialisation": "kaiming"},
     ],
+    "SpeedNet": [{"in_channels": 1, "num_classes": 3, "image_size": 20, "channels": (8, 4, 16)}],
     "VGG": [
         {"depth": 13, "batch_norm": False, "dropout": 0.5},
         {"in_channels": 1, "image_size": 64, "average_pool": True, "num_classes": 3},
@@ -75,10 +76,13 @@ def test_output_has_one_row_per_sample_and_one_column_per_class(name: str, varia
 
 
 @every_net
-def test_every_parameter_gets_a_finite_gradient(name: str, variant: dict[str, Any]) -> None:
+def test_every_parameter_gets_a_finite_gradient_but_those_that_are_not_trained(
+    name: str, variant: dict[str, Any]
+) -> None:
     net = build(name, variant)
     nn.functional.cross_entropy(net(batch(net)), torch.arange(4) % net.num_classes).backward()
-    grads = {key: parameter.grad for key, parameter in net.named_parameters()}
+    assert all(parameter.grad is None for parameter in net.parameters() if not parameter.requires_grad)
+    grads = {key: parameter.grad for key, parameter in net.named_parameters() if parameter.requires_grad}
     assert [key for key, grad in grads.items() if grad is None or not torch.isfinite(grad).all()] == []
     assert any(grad.any() for grad in grads.values())
 

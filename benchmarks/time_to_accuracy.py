@@ -1,0 +1,90 @@
+"""Time until LeNet-5 reaches an accuracy on CIFAR-10's validation images: ours against the labs' own recipe.
+
+Theirs: batch 4, ReLU, SGD with rate 0.001 and momentum 0.9, halved every five epochs, torchvision's transforms on one
+image at a time in a DataLoader with two workers, fp32, a plain loop. Ours: `fit` with the settings of
+configs/cifar10/lenet5.yaml and a larger batch. The net is the same (the labs' wide one), and so is the split. Time is
+that of training and validation; reading the images is left out on both sides.
+
+    python benchmarks/time_to_accuracy.py --root DIR             # to 69 %, one pair, 10 to 30 minutes on two cores
+    python benchmarks/time_to_accuracy.py --root DIR --short     # to 50 %, one pair
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import ordinary
+import torch
+from measure import HEADER, print_conditions, row
+from torch import nn
+
+from lightning_lab.__main__ import main as lightning_lab
+from lightning_lab.data import CIFAR10
+from lightning_lab.nets import LeNet5
+
+MOST_EPOCHS = 15
+
+
+def ours(root: str, accuracy: float, seed: int) -> float:
+    """Seconds of `fit` until the end of the first epoch that reaches the accuracy."""
+    with tempfile.TemporaryDirectory() as logs, contextlib.redirect_stdout(io.StringIO()):
+        code = lightning_lab(
+            ["fit", "--config=cifar10/lenet5", f"--data.root={root}", f"--run.logs={logs}", "--run.name=one",
+             f"--seed_everything={seed}", f"--trainer.max_epochs={MOST_EPOCHS}"]
+        )  # fmt: skip
+        assert code == 0
+        rows = [json.loads(line) for line in next(Path(logs).glob("*/one/metrics.jsonl")).read_text().splitlines()]
+    return float(next(one["time_s"] for one in rows if one["val/acc"] >= accuracy))
+
+
+def theirs(root: str, accuracy: float, seed: int) -> float:
+    """Seconds of the labs' loop until the end of the first epoch that reaches the accuracy."""
+    data = CIFAR10(root, seed=seed)
+    data.setup("fit")
+    train = ordinary.loader(data._parts["train"], batch_size=4, train=True, crop=False, flip=False)
+    val = ordinary.loader(data._parts["val"], batch_size=4, train=False)
+    torch.manual_seed(seed)
+    net = LeNet5(in_channels=3, image_size=32, channels=(16, 36), kernel_sizes=(5, 3), hidden=(128, 96))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.001, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 5, 0.5)
+    loss_of = nn.CrossEntropyLoss()
+    started = time.perf_counter()
+    for epoch in range(MOST_EPOCHS):
+        net.train()
+        for x, y in train:
+            optimizer.zero_grad()
+            loss_of(net(x), y).backward()
+            optimizer.step()
+        schedule.step()
+        net.eval()
+        with torch.no_grad():
+            right = sum(int((net(x).argmax(1) == y).sum()) for x, y in val)
+        seconds = time.perf_counter() - started
+        print(f"  theirs, epoch {epoch + 1}: {right / 10_000:.4f} after {seconds:.0f} s", flush=True)
+        if right / 10_000 >= accuracy:
+            return seconds
+    raise SystemExit(f"the labs' recipe did not reach {accuracy} in {MOST_EPOCHS} epochs")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", required=True, help="folder of CIFAR-10")
+    parser.add_argument("--accuracy", type=float, default=0.69)
+    parser.add_argument("--pairs", type=int, default=1)
+    parser.add_argument("--short", action="store_true")
+    options = parser.parse_args()
+    accuracy = 0.5 if options.short else options.accuracy
+    print_conditions()
+    pairs = [(ours(options.root, accuracy, n), theirs(options.root, accuracy, n)) for n in range(options.pairs)]
+    print(HEADER)
+    print(row(f"time to {accuracy:.0%} on validation, LeNet-5 wide", "s", pairs, larger_is_better=False))
+
+
+if __name__ == "__main__":
+    main()
