@@ -34,9 +34,13 @@ format: $(TESTED)  ## let ruff rewrite the code in place
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(INSTALLED)  ## measure the input pipeline and the cost of a step against plain PyTorch
+bench: $(INSTALLED)  ## the short benchmarks against plain PyTorch and Lightning, ten minutes on two cores
 	$(BIN)/python benchmarks/input_pipeline.py
-	$(BIN)/python benchmarks/step_overhead.py
+	$(BIN)/python benchmarks/step_overhead.py --short
+	$(BIN)/python benchmarks/throughput.py --short
+	@if [ -n "$$LIGHTNING_LAB_DATA" ]; then \
+	  $(BIN)/python benchmarks/time_to_accuracy.py --root "$$LIGHTNING_LAB_DATA" --short; \
+	else echo "time_to_accuracy needs CIFAR-10: set LIGHTNING_LAB_DATA to its folder"; fi
 
 clean:  ## remove .venv and caches; logs stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info

@@ -13,6 +13,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
+import torch  # noqa: F401 - so that the conditions can say the threads
 from measure import print_conditions
 from scipy import stats
 

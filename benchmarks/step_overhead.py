@@ -4,11 +4,13 @@ The bare loop has the same net, loader, precision, loss and optimiser and nothin
 and the record of a run cost. `Trainer(barebones=True)` is Lightning's own answer: the same without logging,
 checkpoints and bar. Epochs are taken whole, with what happens at their ends.
 
-    python benchmarks/step_overhead.py
+    python benchmarks/step_overhead.py            # 6 minutes on two cores
+    python benchmarks/step_overhead.py --short    # two pairs each
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import json
@@ -58,7 +60,7 @@ def _lenet() -> nn.Module:
 
 
 CASES = {
-    "LeNet-5 16/36, 28 x 28, batch 128, 288 steps an epoch": Case("digits/lenet5", [], _lenet, 28, 128, 32),
+    "LeNet-5 16/36, 28 x 28, batch 128, 72 steps an epoch": Case("digits/lenet5", [], _lenet, 28, 128, 8),
     "MLP 256-128-10, batch 64, 576 steps an epoch": Case(
         "digits/mlp", ["--model.net.hidden=[128]"], lambda: MLP(hidden=(128,)), 16, 64, 32
     ),
@@ -150,15 +152,16 @@ def barebones(case: Case) -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--short", action="store_true")
+    pairs = 2 if parser.parse_args().short else 5
     print_conditions()
     print(HEADER)
     for name, case in CASES.items():
         # `fit` sets the threads for its net; the loops after it compute with the same number.
-        print(row(f"{name}; theirs: bare loop", "ms", paired(lambda c=case: fit(c), lambda c=case: bare(c)),
-                  larger_is_better=False), flush=True)  # fmt: skip
-        print(row(f"{name}; theirs: barebones Trainer", "ms",
-                  paired(lambda c=case: fit(c), lambda c=case: barebones(c)), larger_is_better=False),
-              flush=True)  # fmt: skip
+        for against, measure in (("bare loop", bare), ("barebones Trainer", barebones)):
+            results = paired(lambda c=case: fit(c), lambda c=case, m=measure: m(c), pairs=pairs)
+            print(row(f"{name}; theirs: {against}", "ms", results, larger_is_better=False), flush=True)
 
 
 if __name__ == "__main__":

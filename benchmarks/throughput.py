@@ -5,7 +5,7 @@ torchvision's transforms and a DataLoader with two workers. Ours is what `fit` c
 random: no data set is needed, and nothing here depends on what they show.
 
     python benchmarks/throughput.py            # about 15 minutes on two cores
-    python benchmarks/throughput.py --short    # 3 pairs of 2 steps
+    python benchmarks/throughput.py --short    # two pairs of two steps, 4 minutes
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import io
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,7 @@ import torch
 from lightning.pytorch import Trainer
 from measure import HEADER, paired, print_conditions, row
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_lab.__main__ import main as lightning_lab
 from lightning_lab.arithmetic import choose_precision
@@ -135,6 +137,22 @@ def epoch_of_plain_lightning() -> float:
     return time.perf_counter() - stamps[1]
 
 
+def matrix_rate(dtype: torch.dtype) -> float:
+    """TFLOP/s of a large matrix product: what the device gives at best."""
+    size = 8192 if DEVICE == "cuda" else 2048
+    a, b = (torch.randn(size, size, device=DEVICE, dtype=dtype) for _ in range(2))
+    return 2 * size**3 * images_per_s(lambda: a @ b, 1, 10) / 1e12
+
+
+def operations_of_step(make: Callable[[], nn.Module]) -> float:
+    """TFLOP of a training step, forward and backward, for one image."""
+    x, y = torch.randn(2, 3, 32, 32), torch.zeros(2, dtype=torch.long)
+    net = make()
+    with FlopCounterMode(display=False) as counter:
+        nn.functional.cross_entropy(net(x), y).backward()
+    return counter.get_total_flops() / 2 / 1e12
+
+
 def memory_of_fit() -> float:
     """Largest resident memory of one `fit` of LeNet-5, in a process of its own, in GB."""
     code = (
@@ -152,9 +170,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--short", action="store_true")
     short = parser.parse_args().short
-    pairs, steps = (3, 2) if short else (5, 4)
+    pairs, steps = (2, 2) if short else (5, 4)
     print_conditions()
+    bf16, fp32 = matrix_rate(torch.bfloat16), matrix_rate(torch.float32)
+    print(f"large matrix products: {bf16:.3f} TFLOP/s in bf16, {fp32:.3f} in fp32\n")
     print(HEADER)
+    rates: list[str] = []
     for name, make, ours_batch, theirs_batch, muon in (
         ("LeNet-5 wide, batch 128", lenet, 128, 128, False),
         ("VGG13-BN, batch 128", lambda: VGG(depth=13), 128, 128, False),
@@ -168,8 +189,11 @@ def main() -> None:
             pairs=pairs,
         )
         print(row(f"training {name}", "images/s", results, larger_is_better=True), flush=True)
+        rate = operations_of_step(make) * statistics.median(one for one, _ in results)
+        rates.append(f"{name}: {rate:.3f} TFLOP/s, {rate / bf16:.0%} of the bf16 rate")
     results = paired(epoch_of_fit, epoch_of_plain_lightning, pairs=pairs)
     print(row("epoch of LeNet-5, batch 128, crop, flip, validation", "s", results, larger_is_better=False))
+    print("\n" + "\n".join(rates))
     print(f"\nLargest resident memory of a fit of LeNet-5 on images of CIFAR-10's size: {memory_of_fit():.2f} GB")
 
 

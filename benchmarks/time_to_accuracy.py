@@ -2,10 +2,10 @@
 
 Theirs: batch 4, ReLU, SGD with rate 0.001 and momentum 0.9, halved every five epochs, torchvision's transforms on one
 image at a time in a DataLoader with two workers, fp32, a plain loop. Ours: `fit` with the settings of
-configs/cifar10/lenet5.yaml and a larger batch. The net is the same (the labs' wide one), and so is the split. Time is
+configs/cifar10/lenet5.yaml, over seven epochs. The net is the same (the labs' wide one), and so is the split. Time is
 that of training and validation; reading the images is left out on both sides.
 
-    python benchmarks/time_to_accuracy.py --root DIR             # to 69 %, one pair, 10 to 30 minutes on two cores
+    python benchmarks/time_to_accuracy.py --root DIR             # to 69 %, one pair, 15 minutes on two cores
     python benchmarks/time_to_accuracy.py --root DIR --short     # to 50 %, one pair
 """
 
@@ -28,19 +28,24 @@ from lightning_lab.__main__ import main as lightning_lab
 from lightning_lab.data import CIFAR10
 from lightning_lab.nets import LeNet5
 
-MOST_EPOCHS = 15
+OUR_EPOCHS, MOST_EPOCHS = 7, 10
 
 
-def ours(root: str, accuracy: float, seed: int) -> float:
+def ours(root: str, accuracy: float, seed: int, epochs: int) -> float:
     """Seconds of `fit` until the end of the first epoch that reaches the accuracy."""
     with tempfile.TemporaryDirectory() as logs, contextlib.redirect_stdout(io.StringIO()):
         code = lightning_lab(
             ["fit", "--config=cifar10/lenet5", f"--data.root={root}", f"--run.logs={logs}", "--run.name=one",
-             f"--seed_everything={seed}", f"--trainer.max_epochs={MOST_EPOCHS}"]
+             f"--seed_everything={seed}", f"--trainer.max_epochs={epochs}"]
         )  # fmt: skip
         assert code == 0
         rows = [json.loads(line) for line in next(Path(logs).glob("*/one/metrics.jsonl")).read_text().splitlines()]
-    return float(next(one["time_s"] for one in rows if one["val/acc"] >= accuracy))
+    for one in rows:
+        print(f"  ours, epoch {one['epoch']}: {one['val/acc']:.4f} after {one['time_s']:.0f} s", flush=True)
+    reached = [float(one["time_s"]) for one in rows if one["val/acc"] >= accuracy]
+    if not reached:
+        raise SystemExit(f"ours did not reach {accuracy} in {epochs} epochs")
+    return reached[0]
 
 
 def theirs(root: str, accuracy: float, seed: int) -> float:
@@ -54,7 +59,7 @@ def theirs(root: str, accuracy: float, seed: int) -> float:
     optimizer = torch.optim.SGD(net.parameters(), lr=0.001, momentum=0.9)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 5, 0.5)
     loss_of = nn.CrossEntropyLoss()
-    started = time.perf_counter()
+    started, seconds = time.perf_counter(), 0.0
     for epoch in range(MOST_EPOCHS):
         net.train()
         for x, y in train:
@@ -69,7 +74,8 @@ def theirs(root: str, accuracy: float, seed: int) -> float:
         print(f"  theirs, epoch {epoch + 1}: {right / 10_000:.4f} after {seconds:.0f} s", flush=True)
         if right / 10_000 >= accuracy:
             return seconds
-    raise SystemExit(f"the labs' recipe did not reach {accuracy} in {MOST_EPOCHS} epochs")
+    print(f"  theirs did not reach {accuracy} in {MOST_EPOCHS} epochs: its time is a lower bound")
+    return seconds
 
 
 def main() -> None:
@@ -79,9 +85,9 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=1)
     parser.add_argument("--short", action="store_true")
     options = parser.parse_args()
-    accuracy = 0.5 if options.short else options.accuracy
+    accuracy, epochs = (0.5, 2) if options.short else (options.accuracy, OUR_EPOCHS)
     print_conditions()
-    pairs = [(ours(options.root, accuracy, n), theirs(options.root, accuracy, n)) for n in range(options.pairs)]
+    pairs = [(ours(options.root, accuracy, n, epochs), theirs(options.root, accuracy, n)) for n in range(options.pairs)]
     print(HEADER)
     print(row(f"time to {accuracy:.0%} on validation, LeNet-5 wide", "s", pairs, larger_is_better=False))
 

@@ -171,7 +171,7 @@ class LabCLI(LightningCLI):
         """Seed the stream that the nets' initial weights are drawn from, and choose the fused step where one is."""
         self.seed: int = self.config.seed_everything
         settings = self.config.model.get("init_args", {}).get("optimizer")
-        arguments = settings.get("init_args", {}) if settings is not None else {}
+        arguments = getattr(settings, "init_args", {})  # none where it is the tasks' default, a function
         if "fused" in arguments and arguments["fused"] is None and arguments.get("foreach") is None:
             arguments["fused"] = True  # in the configuration, so that the record says it
         torch.manual_seed(stream_seed(self.seed, "init"))

@@ -95,10 +95,12 @@ class LeanEpochLoop(_TrainingEpochLoop):
         self.batch_progress.increment_started()
 
         counters.step.increment_ready()
-        module._current_fx_name = "training_step"  # what a module logs is filed under the hook it is in
+        # What a module logs is filed under the hook it is in. Past `nn.Module.__setattr__`, which looks for tensors.
+        attributes = module.__dict__
+        attributes["_current_fx_name"] = "training_step"
         with self._context():
             output = module.training_step(batch, batch_idx) if self._takes_index else module.training_step(batch)
-        module._current_fx_name = None
+        attributes["_current_fx_name"] = None
         loss: Any = output["loss"] if isinstance(output, Mapping) else output
         counters.zero_grad.increment_ready()
         self._call("on_before_zero_grad", optimizer)
@@ -151,10 +153,11 @@ class LeanEpochLoop(_TrainingEpochLoop):
     def _call(self, name: str, *args: Any) -> None:
         hooks = self._hooks[name]
         if hooks:
-            self._module._current_fx_name = name
+            attributes = self._module.__dict__
+            attributes["_current_fx_name"] = name
             for hook in hooks:
                 hook(self.trainer, self._module, *args)
-            self._module._current_fx_name = None
+            attributes["_current_fx_name"] = None
 
 
 def is_plain(trainer: Trainer) -> bool:

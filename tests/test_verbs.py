@@ -386,3 +386,32 @@ def test_a_module_that_logs_other_names_is_told_the_key(
     answer = lab(*command, "--checkpoint.monitor=val_loss")
     assert answer.code == 0, answer.err
     assert "val_loss" in answer.out
+
+
+def test_a_task_without_an_optimiser_of_its_own_trains_and_goes_on(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(
+        "model: {class_path: lightning_lab.tasks.Classification, init_args: {net: lightning_lab.nets.MLP}}\n"
+        "data: lightning_lab.data.Digits\n"
+    )
+    own = ("fit", "--config=own.yaml", "--run.name=one", "--lr_schedule=null", "--trainer.limit_train_batches=3")
+    assert lab(*own, "--trainer.max_epochs=1").code == 0
+    config = tmp_path / "logs" / "own" / "one" / "config.yaml"
+    assert "default_optimizer" in config.read_text()
+    answer = lab("validate", f"--config={config}")
+    assert answer.code == 0, answer.err
+
+
+def test_another_optimiser_gets_nothing_of_the_default_one(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(
+        "model:\n  class_path: lightning_lab.tasks.Classification\n  init_args:\n    net: lightning_lab.nets.MLP\n"
+        "    optimizer: {class_path: torch.optim.RMSprop}\n"
+        "data: lightning_lab.data.Digits\n"
+    )
+    answer = lab(
+        "fit", "--config=own.yaml", "--run.name=one", "--lr_schedule=null", "--trainer.max_epochs=1",
+        "--trainer.limit_train_batches=3",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    config = yaml.safe_load((tmp_path / "logs" / "own" / "one" / "config.yaml").read_text())
+    settings = config["model"]["init_args"]["optimizer"]["init_args"]
+    assert (settings["lr"], settings["momentum"]) == (0.01, 0)  # torch's own for RMSprop

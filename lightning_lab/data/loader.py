@@ -59,7 +59,7 @@ class Examples:
 
     def subset(self, index: Tensor) -> Examples:
         """Pick the examples at `index`, in that order."""
-        return Examples(self.x[index], self.y[index])
+        return Examples(_pick(self.x, index), self.y[index])
 
 
 class TensorLoader:
@@ -267,5 +267,5 @@ def _ready(x: Tensor) -> Tensor:
 def _pick(x: Tensor, index: Tensor) -> Tensor:
     if x.dim() != 4:
         return x.index_select(0, index)
-    # Each image is one run of bytes in memory, and is copied as such.
+    # Each image is one run of bytes in memory, and is copied as such; plain indexing would lay it out anew.
     return x.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from lightning_lab.nets.activation import ACTIVATIONS, Activation
@@ -111,9 +112,16 @@ class LeNet5(nn.Module):
         """Compute the logits of a batch of images."""
         check_images("LeNet5", x, self.input_shape)
         x = self.features(x)  # (B, channels[1], S, S), S = 5 for 32 pixels and 5 x 5 kernels
+        if x.requires_grad and x.is_contiguous(memory_format=torch.channels_last):
+            # The dense layer's gradient comes back channel by channel, and would make the whole way back slow.
+            x.register_hook(_channels_last)  # type: ignore[no-untyped-call]
         x = x.flatten(1)  # (B, channels[1] * S * S)
         logits: Tensor = self.classifier(x)  # (B, num_classes)
         return logits
+
+
+def _channels_last(gradient: Tensor) -> Tensor:
+    return gradient.contiguous(memory_format=torch.channels_last)
 
 
 def _map_size(image_size: int, kernel_sizes: tuple[int, int]) -> int:

@@ -1,4 +1,8 @@
-"""Means over an epoch's examples, as torchmetrics objects that take few operations a step."""
+"""Means over an epoch's examples, as torchmetrics objects that take few operations a step.
+
+`add` is `update` without torchmetrics' bookkeeping around it, which costs a small net a tenth of its step. It adds in
+place, because to assign an attribute of a module costs as much as the sum.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +38,14 @@ class MeanLoss(Metric):
         """Add a batch: its mean loss (a scalar) and how many examples it is the mean of."""
         # A rank without an example left adds nothing, even if its filler's loss is not finite.
         if num_examples:
-            # In place: to assign an attribute of a module costs as much as the sum.
             self.total.add_(loss * num_examples)
             self.count.add_(num_examples)
+
+    def add(self, loss: Tensor, num_examples: int) -> None:
+        """Add a batch, as :meth:`update` does."""
+        if not self._update_count:
+            self._update_count = 1  # torchmetrics asks whether there was any
+        MeanLoss.update(self, loss, num_examples)  # the class's own, which torchmetrics has not wrapped
 
     def compute(self) -> Tensor:
         """Compute the mean over all examples seen."""
@@ -68,6 +77,12 @@ class TopOneAccuracy(Metric):
         """Add a batch: logits (B, num_classes) and targets (B,)."""
         self.correct.add_((logits.argmax(dim=1) == y).sum())
         self.count.add_(len(y))
+
+    def add(self, logits: Tensor, y: Tensor) -> None:
+        """Add a batch, as :meth:`update` does."""
+        if not self._update_count:
+            self._update_count = 1
+        TopOneAccuracy.update(self, logits, y)
 
     def compute(self) -> Tensor:
         """Compute the share over all examples seen."""

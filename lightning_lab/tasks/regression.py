@@ -13,6 +13,7 @@ from torchmetrics import MeanAbsoluteError, MeanAbsolutePercentageError, MetricC
 
 from lightning_lab.tasks.batch import HALF, take_apart, try_shape
 from lightning_lab.tasks.metrics import MeanLoss
+from lightning_lab.tasks.optimizer import default_optimizer
 
 
 class Regression(LightningModule):
@@ -36,12 +37,12 @@ class Regression(LightningModule):
         self,
         net: nn.Module,
         *,
-        optimizer: OptimizerCallable = lambda parameters: torch.optim.SGD(parameters, lr=0.01, momentum=0.9),
+        optimizer: OptimizerCallable = default_optimizer,
     ) -> None:
         super().__init__()
         self.net = net
         self.optimizer = optimizer
-        self.train_metrics = MetricCollection({"loss": MeanLoss()}, prefix="train/", compute_groups=False)
+        self.train_loss = MeanLoss()
         self.val_metrics = _metrics("val")
         self.test_metrics = _metrics("test")
 
@@ -63,12 +64,13 @@ class Regression(LightningModule):
         """Compute the loss of one batch."""
         x, y, num_real, weight = take_apart(batch)
         loss = F.mse_loss(self(x), y)
-        self.train_metrics["loss"].update(loss.detach(), num_real)
+        self.train_loss.add(loss.detach(), num_real)
         return loss if weight == 1.0 else loss * weight
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean loss."""
-        self._log(self.train_metrics)
+        self.log("train/loss", self.train_loss.compute())
+        self.train_loss.reset()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Measure one batch."""

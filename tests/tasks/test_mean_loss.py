@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_lab.tasks.metrics import MeanLoss
+from lightning_lab.tasks.metrics import MeanLoss, TopOneAccuracy
 
 NAN, INF = float("nan"), float("inf")
 
@@ -74,3 +74,27 @@ def test_a_reset_forgets() -> None:
     metric.reset()
     metric.update(torch.tensor(3.0), 2)
     assert float(metric.compute()) == 3.0
+
+
+# --- the short way of adding ---
+
+
+def added(metric: Any, batches: list[tuple[Any, ...]], how: str) -> float:
+    for batch in batches:
+        getattr(metric, how)(*batch)
+    return float(metric.compute())
+
+
+LOSSES = [(torch.tensor(1.5), 3), (torch.tensor(0.25), 0), (torch.tensor(2.0), 8)]
+LOGITS = [(torch.eye(3), torch.tensor([0, 1, 1])), (torch.eye(3)[:1], torch.tensor([0]))]
+
+
+@pytest.mark.parametrize(("make", "batches"), [(MeanLoss, LOSSES), (TopOneAccuracy, LOGITS)])
+@pytest.mark.filterwarnings("error")  # torchmetrics warns where it thinks that nothing was added
+def test_adding_is_updating(make: type[Any], batches: list[tuple[Any, ...]]) -> None:
+    metric = make()
+    first = added(metric, batches, "add")
+    assert first == added(make(), batches, "update")
+    metric.reset()
+    assert added(metric, batches[:1], "add") == added(make(), batches[:1], "update") != first
+    assert float(metric.compute()) == added(make(), batches[:1], "update")
