@@ -1,10 +1,17 @@
-"""What the benchmarks share: paired measurements, and the conditions they were made under."""
+"""What the benchmarks share: paired measurements, the conditions they were made under, and a `fit` of the command."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import statistics
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+from lightning_lab.__main__ import main as lightning_lab
 from lightning_lab.runs.environment import describe_environment
 
 Measurement = Callable[[], float]
@@ -14,6 +21,14 @@ def paired(ours: Measurement, theirs: Measurement, *, pairs: int = 5) -> list[tu
     """Measure both in turn, so that a machine that others use too slows both alike. One pair before them warms up."""
     ours(), theirs()
     return [(ours(), theirs()) for _ in range(pairs)]
+
+
+def rows_of_fit(*arguments: str) -> list[dict[str, Any]]:
+    """Run `fit` quietly in a folder that goes afterwards, and return its metrics: a row an epoch."""
+    with tempfile.TemporaryDirectory() as logs, contextlib.redirect_stdout(io.StringIO()):
+        assert lightning_lab(["fit", f"--run.logs={logs}", "--run.name=one", *arguments]) == 0
+        (file,) = Path(logs).glob("*/one/metrics.jsonl")
+        return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 def print_conditions() -> None:

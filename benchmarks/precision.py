@@ -6,29 +6,16 @@ python benchmarks/precision.py --config cifar10/lenet5 --seeds 5 -- --data.root 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
-import json
 import statistics
-import tempfile
-from pathlib import Path
 
 import torch  # noqa: F401 - so that the conditions can say the threads
-from measure import print_conditions
+from measure import print_conditions, rows_of_fit
 from scipy import stats
-
-from lightning_lab.__main__ import main as lightning_lab
 
 
 def last_accuracy(config: str, precision: str, seed: int, extra: list[str]) -> tuple[float, float]:
     """Validation accuracy after the last epoch, and the seconds of the fit."""
-    with tempfile.TemporaryDirectory() as logs, contextlib.redirect_stdout(io.StringIO()):
-        code = lightning_lab(
-            ["fit", f"--config={config}", f"--trainer.precision={precision}", f"--seed_everything={seed}",
-             f"--run.logs={logs}", "--run.name=one", *extra]
-        )  # fmt: skip
-        assert code == 0
-        rows = [json.loads(line) for line in next(Path(logs).glob("*/one/metrics.jsonl")).read_text().splitlines()]
+    rows = rows_of_fit(f"--config={config}", f"--trainer.precision={precision}", f"--seed_everything={seed}", *extra)
     return rows[-1]["val/acc"], rows[-1]["time_s"]
 
 

@@ -13,21 +13,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from lightning.pytorch import LightningModule, Trainer
-from measure import HEADER, paired, print_conditions, row
+from measure import HEADER, paired, print_conditions, row, rows_of_fit
 from torch import Tensor, nn
 
-from lightning_lab.__main__ import main as lightning_lab
 from lightning_lab.data.digits import Digits
 from lightning_lab.data.loader import Examples, TensorLoader
 from lightning_lab.nets import MLP, LeNet5
@@ -85,17 +81,13 @@ class Repeated(Digits):
 
 def fit(case: Case) -> float:
     """Milliseconds a step of the command, its bar drawn into a pipe."""
-    with tempfile.TemporaryDirectory() as logs, contextlib.redirect_stdout(io.StringIO()):
-        code = lightning_lab(
-            ["fit", f"--config={case.config}", f"--run.logs={logs}", "--run.name=one", "--data=step_overhead.Repeated",
-             f"--data.copies={case.copies}", f"--data.batch_size={case.batch_size}",
-             f"--data.image_size={case.image_size}", f"--trainer.max_epochs={EPOCHS}",
-             "--trainer.limit_val_batches=0", "--checkpoint.monitor=train/loss", "--progress.style=bar",
-             "--lr_schedule=null", "--trainer.accelerator=cpu", "--trainer.precision=32-true", *case.arguments]
-        )  # fmt: skip
-        assert code == 0
-        file = next(Path(logs).glob("*/one/metrics.jsonl"))
-        rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows = rows_of_fit(
+        f"--config={case.config}", "--data=step_overhead.Repeated",
+        f"--data.copies={case.copies}", f"--data.batch_size={case.batch_size}",
+        f"--data.image_size={case.image_size}", f"--trainer.max_epochs={EPOCHS}",
+        "--trainer.limit_val_batches=0", "--checkpoint.monitor=train/loss", "--progress.style=bar",
+        "--lr_schedule=null", "--trainer.accelerator=cpu", "--trainer.precision=32-true", *case.arguments,
+    )  # fmt: skip
     # The first epoch warms up.
     return 1000 * (rows[-1]["time_s"] - rows[0]["time_s"]) / (rows[-1]["step"] - rows[0]["step"])
 

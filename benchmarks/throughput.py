@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import statistics
 import subprocess
 import sys
@@ -27,11 +26,10 @@ from typing import Any
 import ordinary
 import torch
 from lightning.pytorch import Trainer
-from measure import HEADER, paired, print_conditions, row
+from measure import HEADER, paired, print_conditions, row, rows_of_fit
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lightning_lab.__main__ import main as lightning_lab
 from lightning_lab.arithmetic import choose_precision
 from lightning_lab.data.cifar10 import CIFAR10
 from lightning_lab.data.loader import Examples
@@ -109,14 +107,10 @@ class RandomPixels(CIFAR10):
 
 def epoch_of_fit() -> float:
     """Seconds of the second epoch of `fit`, with validation, logging, checkpoints."""
-    with tempfile.TemporaryDirectory() as logs, contextlib.redirect_stdout(io.StringIO()):
-        code = lightning_lab(
-            ["fit", "--config=cifar10/lenet5", "--data=throughput.RandomPixels", "--data.batch_size=128",
-             "--data.augment.crop=4", "--trainer.max_epochs=2", f"--run.logs={logs}", "--run.name=one",
-             "--lr_schedule=null"]
-        )  # fmt: skip
-        assert code == 0
-        rows = [json.loads(line) for line in next(Path(logs).glob("*/one/metrics.jsonl")).read_text().splitlines()]
+    rows = rows_of_fit(
+        "--config=cifar10/lenet5", "--data=throughput.RandomPixels", "--data.batch_size=128",
+        "--data.augment.crop=4", "--trainer.max_epochs=2", "--lr_schedule=null",
+    )  # fmt: skip
     return float(rows[1]["time_s"] - rows[0]["time_s"])
 
 
@@ -155,10 +149,11 @@ def operations_of_step(make: Callable[[], nn.Module]) -> float:
 
 def memory_of_fit() -> float:
     """Largest resident memory of one `fit` of LeNet-5, in a process of its own, in GB."""
+    # Not ru_maxrss: a new process inherits the peak of the one that started it, here that of the comparisons.
     code = (
-        "import sys, resource; sys.path.insert(0, sys.argv[1])\n"
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
         "import throughput; throughput.epoch_of_fit()\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(Path(__file__).parent)], capture_output=True, text=True, check=True

@@ -12,19 +12,13 @@ that of training and validation; reading the images is left out on both sides.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
-import json
-import tempfile
 import time
-from pathlib import Path
 
 import ordinary
 import torch
-from measure import HEADER, print_conditions, row
+from measure import HEADER, print_conditions, row, rows_of_fit
 from torch import nn
 
-from lightning_lab.__main__ import main as lightning_lab
 from lightning_lab.data import CIFAR10
 from lightning_lab.nets import LeNet5
 
@@ -33,13 +27,12 @@ OUR_EPOCHS, MOST_EPOCHS = 7, 10
 
 def ours(root: str, accuracy: float, seed: int, epochs: int) -> float:
     """Seconds of `fit` until the end of the first epoch that reaches the accuracy."""
-    with tempfile.TemporaryDirectory() as logs, contextlib.redirect_stdout(io.StringIO()):
-        code = lightning_lab(
-            ["fit", "--config=cifar10/lenet5", f"--data.root={root}", f"--run.logs={logs}", "--run.name=one",
-             f"--seed_everything={seed}", f"--trainer.max_epochs={epochs}"]
-        )  # fmt: skip
-        assert code == 0
-        rows = [json.loads(line) for line in next(Path(logs).glob("*/one/metrics.jsonl")).read_text().splitlines()]
+    rows = rows_of_fit(
+        "--config=cifar10/lenet5",
+        f"--data.root={root}",
+        f"--seed_everything={seed}",
+        f"--trainer.max_epochs={epochs}",
+    )
     for one in rows:
         print(f"  ours, epoch {one['epoch']}: {one['val/acc']:.4f} after {one['time_s']:.0f} s", flush=True)
     reached = [float(one["time_s"]) for one in rows if one["val/acc"] >= accuracy]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -21,6 +21,22 @@ PrecisionName = Literal["bf16-mixed", "32-true"]
 SMALL_STEP = 10_000_000
 
 
+def device_kind(accelerator: Any) -> str:
+    """Tell which kind of device Lightning will take.
+
+    Args:
+        accelerator: The value of ``trainer.accelerator``.
+
+    Returns:
+        ``"cpu"``, ``"cuda"``, ``"mps"``, or `accelerator` itself where it is none that is known here.
+    """
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return "cuda"
+    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return "mps"
+    return "cpu" if accelerator in ("auto", "cpu") else str(accelerator)
+
+
 def choose_precision(net: nn.Module, device: str) -> tuple[PrecisionName, str]:
     """Choose between bf16 autocast and fp32.
 
@@ -31,7 +47,7 @@ def choose_precision(net: nn.Module, device: str) -> tuple[PrecisionName, str]:
     Returns:
         The value for ``trainer.precision``, and why.
     """
-    if not any(isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) for module in net.modules()):
+    if not _convolves(net):
         return "32-true", "no convolution in the net: the casts of bf16 would cost more than its products gain"
     if device == "cuda":
         if torch.cuda.get_device_capability() >= (8, 0):
@@ -59,11 +75,14 @@ def choose_threads(net: nn.Module, batch_size: int) -> tuple[int, str]:
     if "OMP_NUM_THREADS" in os.environ:
         return most, "OMP_NUM_THREADS"
     dense = [module for module in net.modules() if isinstance(module, nn.Linear)]
-    convolves = any(isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) for module in net.modules())
     products = batch_size * sum(module.in_features * module.out_features for module in dense)
-    if dense and not convolves and products < SMALL_STEP:
+    if dense and not _convolves(net) and products < SMALL_STEP:
         return 1, f"a step of this net is small ({products / 1e6:.1f} million products forward)"
     return most, "one a core"
+
+
+def _convolves(net: nn.Module) -> bool:
+    return any(isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) for module in net.modules())
 
 
 @cache

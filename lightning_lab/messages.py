@@ -11,6 +11,7 @@ from lightning_lab.runs.errors import unknown
 
 _KEY = re.compile(r'Parser key "([^"]+)":')
 _CLASS = re.compile(r"Problem with given class_path '([^']+)'")
+_CALLED = re.compile(r"expects a function or a callable class: .*Namespace\(class_path='([^']+)'")
 _OPTION = re.compile(r"Option '([^']+)' is not accepted")
 _ARGUMENT = re.compile(r"[Uu]nrecognized arguments: (.+)")
 _EXPECTED = re.compile(r"Expected an? (.+?)(?:\. Got value: (.*))?$")
@@ -41,7 +42,8 @@ def explain(text: str, *, keys: Iterable[str], classes: dict[str, list[str]]) ->
         if match := _OPTION.search(line):
             if not owners:
                 return unknown("key", match[1], keys)
-            known = _parameters(owners[-1])
+            called = _CALLED.search(line)  # an optimiser or a schedule: what it gets first is not the user's
+            known = _parameters(called[1])[1:] if called else _parameters(owners[-1])
             return unknown("key", _join(path, match[1]), [_join(path, name) for name in known])
         if match := _REQUIRED.search(line):
             if not owners and "model" in match[1]:
@@ -60,12 +62,19 @@ def explain(text: str, *, keys: Iterable[str], classes: dict[str, list[str]]) ->
     plain = [match for match in allowed if not match[1].startswith(("dot import path", "path but"))] or allowed
     if plain and path:
         given = [match[2].rstrip(")").strip("'") for line in lines if (match := _GIVEN.search(line))]
-        return f"`{path}` must be {_plain(plain[-1][1])}, got {plain[-1][2] or (given or ['?'])[0]}."
+        closed = [match[1] for match in plain if "Literal[" in match[1]]
+        kind = _merged(closed) if plain[-1][1] in closed else plain[-1][1]
+        return f"`{path}` must be {_plain(kind)}, got {plain[-1][2] or (given or ['?'])[0]}."
     return text
 
 
 def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
+
+
+def _merged(closed: list[str]) -> str:
+    # A union of sets of names, as Lightning's precision is, allows the names of all of them.
+    return "Literal[" + ", ".join(kind.removeprefix("typing.").removeprefix("Literal[")[:-1] for kind in closed) + "]"
 
 
 def _plain(kind: str) -> str:

@@ -11,10 +11,32 @@ from support import QUICK, Lab
 from torch import nn
 
 from lightning_lab import arithmetic
-from lightning_lab.arithmetic import choose_precision, choose_threads
+from lightning_lab.arithmetic import choose_precision, choose_threads, device_kind
 
 CONVOLVES = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2))
 DENSE = nn.Sequential(nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10))
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "there", "expected"),
+    [
+        ("auto", "", "cpu"),
+        ("auto", "cuda", "cuda"),
+        ("auto", "mps", "mps"),
+        ("auto", "cuda mps", "cuda"),
+        ("gpu", "cuda", "cuda"),
+        ("gpu", "mps", "mps"),
+        ("gpu", "", "gpu"),  # Lightning refuses it
+        ("cuda", "cuda", "cuda"),
+        ("mps", "cuda mps", "mps"),
+        ("cpu", "cuda mps", "cpu"),
+        ("tpu", "cuda", "tpu"),
+    ],
+)
+def test_the_kind_of_device(monkeypatch: pytest.MonkeyPatch, accelerator: str, there: str, expected: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in there)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in there)
+    assert device_kind(accelerator) == expected
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ def said(*args: str) -> str:
     parser.add_argument("--epochs", type=int | None, default=0)
     parser.add_argument("--flag", type=bool, default=False)
     parser.add_argument("--style", type=Literal["bar", "lines"], default="bar")
+    parser.add_argument("--precision", type=Literal[32] | Literal["bf16-mixed", "32-true"] | Literal["32"] | None)
     parser.add_subclass_arguments(Task, "model", required=False)
     parser.add_class_arguments(Small, "run")
     with pytest.raises(ArgumentError) as caught:
@@ -72,6 +73,7 @@ def explained(*args: str) -> str:
         (["--epochs=x"], "`epochs` must be a whole number, got x."),
         (["--flag=3"], "`flag` must be true or false, got 3."),
         (["--style=no"], "`style` must be one of 'bar', 'lines', got no."),
+        (["--precision=no"], "`precision` must be one of 'bf16-mixed', '32-true', '32', got no."),
         (["--run.width=x"], "`run.width` must be a whole number, got x."),
         ([TASK, "--model.rate=x"], "`model.rate` must be a number, got x."),
         ([TASK, NET, "--model.net.width=x"], "`model.net.width` must be a whole number, got x."),

@@ -26,9 +26,10 @@ from filelock import FileLock, Timeout
 from PIL import features
 from torch import Tensor
 
+from lightning_lab.runs.cache_folder import cache_folder
 from lightning_lab.runs.files import write_whole
 
-_FORMAT = 1  # of the file and of what decoding makes of an image: a change of either needs the next number
+_FORMAT = 2  # of the file and of what decoding makes of an image: a change of either needs the next number
 _CODECS = ("jpg", "libjpeg_turbo", "webp", "libtiff")  # those whose pixels may differ from release to release
 _HEAD = struct.Struct("<16sQ32s8x")  # mark, number of resized images, digest; 64 bytes keep the pixels aligned
 _MARK = b"lightning_lab px"
@@ -42,20 +43,6 @@ class Decoded(NamedTuple):
 
     pixels: Tensor
     resized: int
-
-
-def cache_folder() -> Path:
-    """Say where decoded images are kept.
-
-    Returns:
-        $LIGHTNING_LAB_CACHE, else ``$XDG_CACHE_HOME/lightning_lab``, else ``~/.cache/lightning_lab``.
-
-    Raises:
-        RuntimeError: If the last is meant and the user has no home.
-    """
-    if own := os.environ.get("LIGHTNING_LAB_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lightning_lab"
 
 
 def cached_pixels(

@@ -6,9 +6,18 @@ place, because to assign an attribute of a module costs as much as the sum.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+
+
+def _add(metric: Metric, *batch: Any) -> None:
+    """Add a batch, as the metric's ``update`` does."""
+    if not metric._update_count:
+        metric._update_count = 1  # torchmetrics asks whether there was any
+    type(metric).update(metric, *batch)  # the class's own, which torchmetrics has not wrapped
 
 
 class MeanLoss(Metric):
@@ -41,11 +50,7 @@ class MeanLoss(Metric):
             self.total.add_(loss * num_examples)
             self.count.add_(num_examples)
 
-    def add(self, loss: Tensor, num_examples: int) -> None:
-        """Add a batch, as :meth:`update` does."""
-        if not self._update_count:
-            self._update_count = 1  # torchmetrics asks whether there was any
-        MeanLoss.update(self, loss, num_examples)  # the class's own, which torchmetrics has not wrapped
+    add = _add
 
     def compute(self) -> Tensor:
         """Compute the mean over all examples seen."""
@@ -78,11 +83,7 @@ class TopOneAccuracy(Metric):
         self.correct.add_((logits.argmax(dim=1) == y).sum())
         self.count.add_(len(y))
 
-    def add(self, logits: Tensor, y: Tensor) -> None:
-        """Add a batch, as :meth:`update` does."""
-        if not self._update_count:
-            self._update_count = 1
-        TopOneAccuracy.update(self, logits, y)
+    add = _add
 
     def compute(self) -> Tensor:
         """Compute the share over all examples seen."""
