@@ -22,6 +22,17 @@ FOLDER = "fit --data ImageFolder --data.root tree --model.net.in_channels 3 --mo
         ("fit --data Digit", "Unknown data 'Digit'. Did you mean 'Digits'?"),
         ("fit --model.optimizer Adm", "Unknown optimizer 'Adm'. Did you mean 'Adam'?"),
         ("fit --lr_schedule.scheduler StepL", "Unknown scheduler 'StepL'. Did you mean 'StepLR'?"),
+        (
+            "fit --lr_schedule.scheduler LinearDecay --lr_schedule.scheduler.warmup 2",
+            "Unknown key 'lr_schedule.scheduler.warmup'. Did you mean 'lr_schedule.scheduler.total'? "
+            "Known: lr_schedule.scheduler.final_frac, lr_schedule.scheduler.total.",
+        ),
+        ("fit --model.optimizer.lrr 1", "Unknown key 'model.optimizer.lrr'. Did you mean 'model.optimizer.lr'?"),
+        (
+            "fit --trainer.precision bf17",
+            "`trainer.precision` must be one of 'transformer-engine', 'transformer-engine-float16', '16-true', '16-mixed', "
+            "'bf16-true', 'bf16-mixed', '32-true', '64-true', '64', '32', '16', 'bf16', got bf17.",
+        ),
         ("fit --model.net.dropout 1.5", "`dropout` must be in [0, 1), got 1.5."),
         ("fit --model.net.dropout high", "`model.net.dropout` must be a number, got high."),
         ("fit --model.optimizer.lr fast", "`model.optimizer.lr` must be a number, got fast."),

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
+from tarfile import TarError
 
 import numpy as np
 import torch
 from filelock import FileLock
 from lightning.pytorch import LightningDataModule
 from torchvision.datasets import CIFAR10 as OfficialCIFAR10  # noqa: N811 - the class and the data set share a name
+from torchvision.datasets.utils import check_integrity
 
 from lightning_lab.data.augment import Augment
-from lightning_lab.data.images import check_same_classes, class_folders, read_predict_folder, read_tree
+from lightning_lab.data.images import read_predict_folder, read_tree
+from lightning_lab.data.listing import check_same_classes, class_folders
 from lightning_lab.data.loader import Examples, TensorLoader, check_batch_size, normalise, placement
 from lightning_lab.data.split import carve, check_val_frac
 from lightning_lab.runs.errors import InputError
@@ -96,8 +100,15 @@ class CIFAR10(LightningDataModule):
                 check_same_classes(self.root / "train", self.root / "test")
             return
         if self.download:
-            self.root.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.root / ".cifar-10.lock"):
+            try:
+                self.root.mkdir(parents=True, exist_ok=True)
+                lock = FileLock(self.root / ".cifar-10.lock").acquire()
+            except (OSError, NotImplementedError) as error:  # the second: a file system without locks
+                raise InputError(
+                    f"CIFAR-10 cannot be downloaded to {self.root} ({error}). Give a folder that can be written with "
+                    "--data.root."
+                ) from error
+            with lock:
                 self._official(train=True, download=True)
 
     def setup(self, stage: str) -> None:
@@ -154,11 +165,15 @@ class CIFAR10(LightningDataModule):
         return read_tree(self.root / part, CLASS_NAMES, channels=3, image_size=32)
 
     def _official(self, *, train: bool, download: bool) -> OfficialCIFAR10:
-        # torchvision unpickles the batches only after their checksums match; that order must stay.
+        # torchvision unpacks the archive and unpickles the batches only after their checksums match, a mirror's too;
+        # that order must stay. So nobody can slip in a path that leads out of the folder, a link, or a label above 9.
         source = type("CIFAR10", (OfficialCIFAR10,), {"url": self.url}) if self.url else OfficialCIFAR10
         try:
             return source(self.root, train=train, download=download)
-        except (RuntimeError, OSError, EOFError) as error:
+        except (RuntimeError, OSError, EOFError, HTTPException, TarError) as error:
+            archive = self.root / OfficialCIFAR10.filename
+            if download and archive.is_file() and not check_integrity(archive, OfficialCIFAR10.tgz_md5):
+                archive.unlink()  # half of it is of no use, and may be what fills the disk
             what = "could not be downloaded" if download else "is not there, or is incomplete or damaged"
             raise InputError(
                 f"CIFAR-10 {what} in {self.root} ({error}). Give its folder with --data.root (official files or an "

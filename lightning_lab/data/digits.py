@@ -9,12 +9,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from lightning.pytorch import LightningDataModule
-from scipy.io import loadmat
 from torch import Tensor
 
 from lightning_lab.data.augment import Augment
 from lightning_lab.data.images import read_predict_folder
 from lightning_lab.data.loader import Examples, TensorLoader, check_batch_size, normalise, placement
+from lightning_lab.data.matfile import read_arrays
 from lightning_lab.data.split import carve, check_val_frac, fingerprint, stratified_split
 from lightning_lab.runs.errors import InputError
 
@@ -155,13 +155,13 @@ class Digits(LightningDataModule):
     def _read_mat(self, images: str, labels: str) -> Examples:
         assert self.path is not None
         try:
-            content = loadmat(self.path, variable_names=[images, labels])
-            x, y = content[images], content[labels]
-        except Exception as error:  # scipy raises half a dozen types here, depending on which byte is bad
+            content = read_arrays(self.path, (images, labels))
+        except (OSError, ValueError) as error:
             raise InputError(
-                f"{self.path} is not the labs' digits.mat, or is damaged ({type(error).__name__}: {error}): expected "
-                "MATLAB arrays X, y, Xvalid, yvalid, Xtest, ytest."
+                f"{self.path} is not the labs' digits.mat, or is damaged ({error}): expected MATLAB arrays X, y, "
+                "Xvalid, yvalid, Xtest, ytest. Get the file anew."
             ) from error
+        x, y = content[images], content[labels]
         right_shape = x.ndim == 2 and x.shape[1] == 256 and 0 < len(x) == y.size
         if not (right_shape and _whole(x, 0, 255) and _whole(y, 1, 10)):
             raise InputError(

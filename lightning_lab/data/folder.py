@@ -8,7 +8,8 @@ from pathlib import Path
 from lightning.pytorch import LightningDataModule
 
 from lightning_lab.data.augment import Augment
-from lightning_lab.data.images import check_same_classes, class_folders, read_predict_folder, read_tree
+from lightning_lab.data.images import read_predict_folder, read_tree
+from lightning_lab.data.listing import check_same_classes, class_folders
 from lightning_lab.data.loader import Examples, TensorLoader, check_batch_size, normalise, placement
 from lightning_lab.data.split import carve, check_val_frac
 
@@ -24,7 +25,7 @@ class ImageFolder(LightningDataModule):
 
     Args:
         root: The folder that holds ``train/<class>/*`` and, for the verb test, ``test/<class>/*``.
-        image_size: Height and width that every image is resized to.
+        image_size: Height and width that every image is resized to, 1 to 4096.
         channels: 3 for colour, 1 for grey.
         batch_size: Examples in a global batch, over all processes.
         val_frac: Share of the training images kept for validation, in (0, 1), the same in every class.
@@ -62,8 +63,8 @@ class ImageFolder(LightningDataModule):
         check_val_frac(val_frac)
         if channels not in (1, 3):
             raise ValueError(f"`channels` must be 3 (colour) or 1 (grey), got {channels}.")
-        if image_size < 1:
-            raise ValueError(f"`image_size` must be at least 1 pixel, got {image_size}.")
+        if not 1 <= image_size <= 4096:
+            raise ValueError(f"`image_size` must be 1 to 4096 pixels, got {image_size}.")
         self.root = Path(root)
         self.batch_size = batch_size
         self.val_frac = val_frac

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_lab.data.loader import Examples, TensorLoader, check_batch_size, placement
 from lightning_lab.data.split import carve, check_val_frac
+from lightning_lab.runs.errors import InputError
 from lightning_lab.runs.seeds import stream_seed
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -21,6 +22,8 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "absolute": torch.abs,
     "step": lambda x: (x > 0).to(x.dtype),
 }
+#: Of numbers whose squares, which the loss adds up, are finite in float32.
+_LARGEST = 1e15
 
 
 class Regression(LightningDataModule):
@@ -30,7 +33,7 @@ class Regression(LightningDataModule):
         function: Which f: ``log2_cos`` is log2(x) + cos(pi x / 2), ``runge`` 1 / (1 + 25 x^2), ``step`` 1 above 0.
         low: Left end of the range; above 0 for ``log2_cos``.
         high: Right end of the range, above `low`.
-        num_samples: Samples in all, at least 10.
+        num_samples: Samples in all, 10 to 10 000 000.
         test_frac: Share of the samples set aside for the test, in (0, 1).
         val_frac: Share of the rest kept for validation, in (0, 1).
         noise: Standard deviation of normal noise added to training and validation targets, at least 0. Test targets
@@ -73,8 +76,14 @@ class Regression(LightningDataModule):
             raise ValueError(f"`high` must be above `low`, got `low` {low} and `high` {high}.")
         if function == "log2_cos" and low <= 0:
             raise ValueError(f"`low` must be above 0 for the function log2_cos, got {low}.")
-        if num_samples < 10:
-            raise ValueError(f"`num_samples` must be at least 10, got {num_samples}.")
+        if max(abs(low), abs(high), noise) > _LARGEST:
+            raise ValueError(
+                f"`low`, `high` and `noise` must be at most {_LARGEST:g} in size, got {low}, {high} and {noise}."
+            )
+        if torch.tensor(low) == torch.tensor(high):
+            raise ValueError(f"`low` {low} and `high` {high} are the same number in float32. Choose a wider range.")
+        if not 10 <= num_samples <= 10_000_000:
+            raise ValueError(f"`num_samples` must be 10 to 10 000 000, got {num_samples}.")
         if not 0 < test_frac < 1:
             raise ValueError(f"`test_frac` must be above 0 and below 1, got {test_frac}.")
         if noise < 0:
@@ -108,7 +117,7 @@ class Regression(LightningDataModule):
             self._parts["test"] = self._sample(self.num_test, part=1, noise=0.0)
         elif stage == "predict":
             grid = torch.linspace(self.low, self.high, 1001).unsqueeze(1)
-            self._parts["predict"] = Examples(grid, self.evaluate(grid))
+            self._parts["predict"] = Examples(grid, self._finite(self.evaluate(grid)))
 
     def train_dataloader(self) -> TensorLoader:
         """Shuffled batches of the training part."""
@@ -154,4 +163,12 @@ class Regression(LightningDataModule):
         # In float64, so that the targets are exact to float32.
         x = self.low + (self.high - self.low) * torch.rand(size, 1, generator=generator, dtype=torch.float64)
         y = self.evaluate(x) + noise * torch.randn(size, 1, generator=generator, dtype=torch.float64)
-        return Examples(x.float(), y.float())
+        return Examples(x.float(), self._finite(y.float()))
+
+    def _finite(self, y: Tensor) -> Tensor:
+        if not y.isfinite().all():
+            raise InputError(
+                f"{self.function} is not finite everywhere from `low` {self.low} to `high` {self.high}. Choose a range "
+                "in which it is."
+            )
+        return y

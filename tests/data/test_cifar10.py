@@ -8,6 +8,7 @@ import pickle
 import tarfile
 from collections.abc import Callable, Iterator
 from functools import partial
+from http.client import BadStatusLine
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -247,6 +248,82 @@ def test_official_files_are_fetched_and_read(tmp_path: Path, mirror: str, offici
     assert (len(module._parts["train"]), len(module._parts["val"])) == (80, 20)
     offline = ready(tmp_path / "root", "fit")
     assert torch.equal(offline._parts["train"].x, module._parts["train"].x)
+
+
+def test_a_download_cut_short_is_refused_and_removed(
+    tmp_path: Path, mirror: str, official: dict[str, np.ndarray]
+) -> None:
+    archive = tmp_path / "mirror.tar.gz"
+    archive.write_bytes(archive.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"could not be downloaded in .* \(File not found or corrupted\.\)"):
+        ready(tmp_path / "root", download=True, url=f"{mirror}/mirror.tar.gz")
+    assert [path.name for path in (tmp_path / "root").iterdir()] == [".cifar-10.lock"]
+
+
+@pytest.mark.parametrize("name", OFFICIAL_FILES)
+@pytest.mark.parametrize("change", [lambda content: content[:-1], lambda content: content[:-1] + b"\x00"])
+def test_a_damaged_official_file_is_refused(
+    tmp_path: Path, official: dict[str, np.ndarray], name: str, change: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "made" / "cifar-10-batches-py" / name
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(InputError, match=r"is incomplete or damaged in .*made \(Dataset .*not found or corrupted"):
+        ready(tmp_path / "made", "fit")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "target"),
+    [
+        ("/{outside}/evil", tarfile.REGTYPE, ""),
+        ("../evil", tarfile.REGTYPE, ""),
+        ("cifar-10-batches-py/../../evil", tarfile.REGTYPE, ""),
+        ("evil", tarfile.SYMTYPE, "../../outside"),
+        ("evil", tarfile.SYMTYPE, "/etc/passwd"),
+        ("evil", tarfile.LNKTYPE, "../made/cifar-10-batches-py/test_batch"),
+        ("evil", tarfile.CHRTYPE, ""),
+        ("evil", tarfile.FIFOTYPE, ""),
+    ],
+)
+@pytest.mark.parametrize("known", [False, True], ids=["as it comes", "with the right checksum"])
+def test_an_archive_that_would_write_elsewhere_is_refused(
+    tmp_path: Path,
+    mirror: str,
+    official: dict[str, np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    kind: bytes,
+    target: str,
+    known: bool,
+) -> None:
+    archive = tmp_path / "mirror.tar.gz"
+    with tarfile.open(archive, "w:gz") as file:
+        member = tarfile.TarInfo(name.format(outside=str(tmp_path).lstrip("/")))
+        member.type, member.linkname = kind, target
+        file.addfile(member)
+    if known:  # what no mirror can reach: then tarfile's own filter refuses
+        monkeypatch.setattr(OfficialCIFAR10, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    with pytest.raises(InputError, match=r"^CIFAR-10 could not be downloaded in ") as error:
+        ready(tmp_path / "root", download=True, url=f"{mirror}/mirror.tar.gz")
+    assert ("File not found or corrupted." in str(error.value)) is not known
+    # Of an absolute path the filter drops the first slash, so that it stays inside.
+    assert not [path for path in tmp_path.rglob("evil") if path.is_symlink() or tmp_path / "root" not in path.parents]
+
+
+def test_a_mirror_that_speaks_another_language_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def garbled(*_: Any, **__: Any) -> None:
+        raise BadStatusLine("SSH-2.0")
+
+    monkeypatch.setattr("urllib.request.urlopen", garbled)
+    with pytest.raises(InputError, match=r"^CIFAR-10 could not be downloaded in .* \(SSH-2\.0\)"):
+        ready(tmp_path / "root", download=True, url="http://127.0.0.1/a.tar.gz")
+
+
+def test_a_root_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        InputError, match=r"^CIFAR-10 cannot be downloaded to .*file \(.*\)\. Give a folder that can be"
+    ):
+        ready(tmp_path / "file", download=True)
 
 
 # --- constants ---

@@ -178,7 +178,8 @@ def test_predict_needs_its_folder(tree: Tree, tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"channels": 2}, "`channels` must be 3 (colour) or 1 (grey), got 2."),
-        ({"image_size": 0}, "`image_size` must be at least 1 pixel, got 0."),
+        ({"image_size": 0}, "`image_size` must be 1 to 4096 pixels, got 0."),
+        ({"image_size": 4097}, "`image_size` must be 1 to 4096 pixels, got 4097."),
         ({"batch_size": 0}, "`batch_size` must be at least 1, got 0."),
         ({"val_frac": 1.0}, "`val_frac` must be above 0 and below 1, got 1.0."),
         ({"mean": (0.5,)}, "`mean` and `std` need 3 numbers each, `std` above 0, got (0.5,) and"),

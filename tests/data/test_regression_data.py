@@ -167,7 +167,14 @@ def test_a_stage_draws_its_own_parts_alone(stage: str, opened: set[str]) -> None
         ({"low": 3.0, "high": 2.0}, "`high` must be above `low`, got `low` 3.0 and `high` 2.0."),
         ({"low": 0.0}, "`low` must be above 0 for the function log2_cos, got 0.0."),
         ({"low": -1.0}, "`low` must be above 0 for the function log2_cos, got -1.0."),
-        ({"num_samples": 9}, "`num_samples` must be at least 10, got 9."),
+        ({"num_samples": 9}, "`num_samples` must be 10 to 10 000 000, got 9."),
+        ({"num_samples": 10**12}, "`num_samples` must be 10 to 10 000 000, got 1000000000000."),
+        ({"high": 1e308}, "`low`, `high` and `noise` must be at most 1e+15 in size, got 1.0, 1e+308 and 0.0."),
+        ({"noise": 1e39}, "`low`, `high` and `noise` must be at most 1e+15 in size, got 1.0, 16.0 and 1e+39."),
+        (
+            {"low": 1e9, "high": 1e9 + 1},
+            "`low` 1000000000.0 and `high` 1000000001.0 are the same number in float32. Choose a wider range.",
+        ),
         ({"test_frac": 0.0}, "`test_frac` must be above 0 and below 1, got 0.0."),
         ({"test_frac": 1.0}, "`test_frac` must be above 0 and below 1, got 1.0."),
         ({"noise": -0.1}, "`noise` must be at least 0, got -0.1."),
@@ -191,6 +198,14 @@ def test_batch_size_and_val_frac_are_checked_at_once(settings: dict[str, Any], m
 def test_what_is_not_finite_is_refused(setting: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="`low`, `high` and `noise` must be finite"):
         Regression(**setting)
+
+
+@pytest.mark.parametrize("stage", ["fit", "test", "predict"])
+def test_a_function_that_is_not_finite_in_the_range_is_refused(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FUNCTIONS, "sine", torch.sqrt)  # not a number below 0
+    message = "sine is not finite everywhere from `low` -1.0 to `high` 2.0. Choose a range in which it is."
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        ready(stage, function="sine", low=-1.0, high=2.0)
 
 
 def test_one_sample_is_too_few_to_validate_on() -> None:
