@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from types import FrameType
 
 from lightning_lab import __version__
 
@@ -15,7 +20,8 @@ _VERBS = {
     "predict": ("lightning_lab.verbs", "run", "write predictions.csv for a folder of images"),
     "configs": ("lightning_lab.shipped", "main", "list the shipped configurations"),
     "runs": ("lightning_lab.runs.listing", "main", "list runs; `runs show RUN`, `runs diff A B`"),
-    "doctor": ("lightning_lab.doctor", "main", "what this machine has and what follows from it; --brief is quick"),
+    "runs fork": ("lightning_lab.fork", "main", "a new run that goes on from where another one is, with changes"),
+    "doctor": ("lightning_lab.doctor", "main", "what this machine has; --resume, --parity: rehearse a run"),
 }
 _TRAINER_VERBS = ("fit", "validate", "test", "predict")
 
@@ -35,24 +41,45 @@ def main(args: list[str]) -> int:
     if args[0] in ("--version", "-V"):
         print(f"lightning-lab {__version__}")
         return 0
-    from lightning_lab.runs.errors import InputError, unknown
+    from lightning_lab.runs.errors import InputError, Stopped, unknown
 
-    verb, rest = args[0], args[1:]
+    words = 2 if " ".join(args[:2]) in _VERBS else 1
+    verb, rest = " ".join(args[:words]), args[words:]
     try:
         if verb not in _VERBS:
             raise InputError(unknown("verb", verb, _VERBS))
-        module, function, _ = _VERBS[verb]
-        handler = getattr(import_module(module), function)
-        code: int = handler(verb, rest) if verb in _TRAINER_VERBS else handler(rest)
+        with _sigterm_raises(Stopped):
+            module, function, _ = _VERBS[verb]
+            handler = getattr(import_module(module), function)
+            code: int = handler(verb, rest) if verb in _TRAINER_VERBS else handler(rest)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Stopped as stop:
+        return 128 + stop.number
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader, `head` for example, has seen enough
         sys.stderr.close()
         return 0
     return code
+
+
+@contextmanager
+def _sigterm_raises(stopped: Callable[[signal.Signals], BaseException]) -> Iterator[None]:
+    # As Python does with SIGINT: files and locks are given back on the way out, and the exit code is ours. A training
+    # has a finer way, between two steps.
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise stopped(signal.Signals(number))
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def entry() -> None:

@@ -61,12 +61,13 @@ def choose_precision(net: nn.Module, device: str) -> tuple[PrecisionName, str]:
     return "bf16-mixed", f"the processor has bf16 units ({units})"
 
 
-def choose_threads(net: nn.Module, batch_size: int) -> tuple[int, str]:
+def choose_threads(net: nn.Module, batch_size: int, processes: int = 1) -> tuple[int, str]:
     """Choose how many threads of the processor compute.
 
     Args:
         net: The net.
-        batch_size: Examples in a step.
+        batch_size: Examples in a step, over all processes.
+        processes: How many of the run share the machine.
 
     Returns:
         The number, and why.
@@ -75,10 +76,10 @@ def choose_threads(net: nn.Module, batch_size: int) -> tuple[int, str]:
     if "OMP_NUM_THREADS" in os.environ:
         return most, "OMP_NUM_THREADS"
     dense = [module for module in net.modules() if isinstance(module, nn.Linear)]
-    products = batch_size * sum(module.in_features * module.out_features for module in dense)
+    products = batch_size // processes * sum(module.in_features * module.out_features for module in dense)
     if dense and not _convolves(net) and products < SMALL_STEP:
         return 1, f"a step of this net is small ({products / 1e6:.1f} million products forward)"
-    return most, "one a core"
+    return max(1, most // processes), "one a core" if processes == 1 else f"one a core, for {processes} processes"
 
 
 def _convolves(net: nn.Module) -> bool:

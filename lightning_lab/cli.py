@@ -6,6 +6,7 @@ jsonargparse is touched here and in `messages` alone.
 from __future__ import annotations
 
 import os
+import sys
 from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import Any, Literal
@@ -16,24 +17,27 @@ from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from lightning_lab import data, nets, tasks
-from lightning_lab.arithmetic import choose_precision, choose_threads
+from lightning_lab.arithmetic import choose_precision, choose_threads, device_kind
 from lightning_lab.callbacks.checkpoint import Checkpoint
 from lightning_lab.callbacks.compile import Compile
 from lightning_lab.callbacks.early_stopping import EarlyStopping
+from lightning_lab.callbacks.epoch_so_far import EpochSoFar
+from lightning_lab.callbacks.evaluation import Evaluation
 from lightning_lab.callbacks.gradient_clipping import GradientClipping
-from lightning_lab.callbacks.interrupt import Interrupt
 from lightning_lab.callbacks.lr_schedule import LRSchedule
 from lightning_lab.callbacks.nan_guard import NanGuard
 from lightning_lab.callbacks.noise import NoiseStream
 from lightning_lab.callbacks.pictures import Pictures
 from lightning_lab.callbacks.progress import Progress
 from lightning_lab.callbacks.record import RunRecord
-from lightning_lab.loop import use_lean_loop
+from lightning_lab.callbacks.safe_point import SafePoint, leave_signals
+from lightning_lab.class_names import CLASSES, full_class_paths
+from lightning_lab.launcher import watch_processes
+from lightning_lab.loops.lean import use_lean_loop
 from lightning_lab.messages import explain
 from lightning_lab.runs.checkpoint_io import WholeFileCheckpointIO
 from lightning_lab.runs.directory import RunDirectory
-from lightning_lab.runs.errors import InputError, unknown
+from lightning_lab.runs.errors import InputError, LostProcessError, unknown
 from lightning_lab.runs.seeds import stream_seed
 from lightning_lab.runs.start import choose_directory
 from lightning_lab.runs.tensorboard import RunTensorBoard
@@ -42,8 +46,6 @@ from lightning_lab.texts import CKPT_PATH, DESCRIPTIONS, MORE
 
 Verb = Literal["fit", "validate", "test", "predict"]
 
-#: Classes that can be named without their module, by the key that takes them.
-CLASSES: dict[str, Any] = {"model": tasks, "net": nets, "data": data}
 #: The named slots that are callbacks as they stand; `checkpoint` makes its own.
 SLOTS: dict[str, tuple[type[Callback], dict[str, Any] | None]] = {
     "early_stopping": (EarlyStopping, None),  # off: the labs train for a given number of epochs
@@ -67,14 +69,15 @@ class _Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
 
 
 class RunOptions:
-    """Where the record of a run goes: <logs>/<experiment>/<name>/.
+    """Where the record of a run goes, <logs>/<experiment>/<name>/, and what the process may use.
 
     Args:
         logs: Folder of all runs (default: logs).
         experiment: Folder of related runs (default: the configuration's file name).
         name: The run's own folder (default: time and seed). The same name again continues an unfinished run.
         overwrite: Delete what an earlier run left in this folder, and start over.
-        threads: Threads of the processor that compute (default: one a core, and one for a small net of dense layers).
+        threads: Threads of each process that compute (default: one a core, divided among the processes of the machine;
+            one for a small net of dense layers).
     """
 
     def __init__(
@@ -159,7 +162,7 @@ class LabCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; a mistake is told in one sentence."""
         try:
-            self.config = parser.parse_args(_full_class_paths(args))
+            self.config = parser.parse_args(full_class_paths(args))
         except ArgumentError as error:
             known = {key: list(module.__all__) for key, module in CLASSES.items()}
             known["optimizer"] = [name for name in torch.optim.__all__ if isinstance(getattr(torch.optim, name), type)]
@@ -198,12 +201,10 @@ class LabCLI(LightningCLI):
         )
         self.writer = BackgroundWriter()
         settings = self.config_init.trainer
-        device = _device(settings.accelerator)
+        device = device_kind(settings.accelerator)
         if settings.precision is None and not settings.plugins:
             self.config.trainer.precision, _ = choose_precision(self.model, device)
             kwargs.setdefault("precision", self.config.trainer.precision)
-        threads, _ = choose_threads(self.model, getattr(self.datamodule, "batch_size", 1))
-        torch.set_num_threads(options.threads or threads)
         # Replaced, not merged: a plug-in of the user's own that saves checkpoints is the user's choice.
         kwargs.setdefault("plugins", settings.plugins or [WholeFileCheckpointIO(self.writer.put)])
         kwargs.setdefault("default_root_dir", str(self.run_directory.path))
@@ -216,8 +217,18 @@ class LabCLI(LightningCLI):
         extra = extra if isinstance(extra, list) else [extra]
         kwargs["callbacks"] = [*extra, *self._callbacks(self.run_directory)]
         trainer = super().instantiate_trainer(**kwargs)
+        threads, _ = choose_threads(self.model, getattr(self.datamodule, "batch_size", 1), trainer.num_devices)
+        torch.set_num_threads(options.threads or threads)
         use_lean_loop(trainer)
+        leave_signals(trainer)
+        watch_processes(trainer, lambda error: self.leave(error))
         return trainer
+
+    def leave(self, error: LostProcessError) -> None:
+        """Say and record that this process ends; called where its training cannot, because it waits for a lost one."""
+        print(f"{error} {self.run_directory.way_on}", file=sys.stderr, flush=True)
+        self.record.on_exception(self.trainer, self.model, error)
+        self.writer.drain()
 
     def resolved_config(self) -> str:
         """Write the whole configuration as YAML, usable as ``--config``; without what belongs to one command only."""
@@ -244,15 +255,24 @@ class LabCLI(LightningCLI):
         schedule = self.config.lr_schedule
         if schedule is not None and schedule.scheduler.class_path.endswith("ReduceLROnPlateau"):
             monitor = schedule.scheduler.init_args.get("monitor", schedule.monitor)
-            if monitor not in logged:
-                raise InputError(f"`lr_schedule.monitor`: {unknown('metric', monitor, logged)}")
+            measured = [name for name in logged if name.startswith("val/")]
+            if monitor not in measured:
+                raise InputError(f"`lr_schedule.monitor`: {unknown('validation metric', monitor, measured)}")
 
     def _callbacks(self, run: RunDirectory) -> list[Callback]:
         slots: list[Callback] = [self.config_init[name] for name in SLOTS if self.config_init[name] is not None]
         checkpoint: Checkpoint | None = self.config_init.checkpoint
         chosen = checkpoint or Checkpoint()
-        record = RunRecord(
+        self.safe_point = SafePoint(
+            run.last if checkpoint is not None and checkpoint.last else None,
+            every_n_steps=chosen.every_n_steps,
+            every_n_minutes=chosen.every_n_minutes,
+            wait=self.writer.drain,
+        )
+        evaluation = Evaluation()
+        self.record = RunRecord(
             run,
+            examples=evaluation.examples,
             config=self.resolved_config(),
             overwrite=self.config.run.overwrite,
             monitor=chosen.monitor,
@@ -262,41 +282,8 @@ class LabCLI(LightningCLI):
         )
         saves = checkpoint.callbacks(run.checkpoints) if checkpoint is not None else []
         compiles = [Compile()] if self.config.compile else []
-        return [*slots, *compiles, NoiseStream(self.seed), Interrupt(), Pictures(run), record, *saves]
-
-
-def _full_class_paths(args: list[str]) -> list[str]:
-    """Replace the short names of this project's classes; torchvision has a VGG too, and jsonargparse cannot choose."""
-    full = list(args)
-    for i, arg in enumerate(args):
-        name, equals, value = arg.partition("=")
-        key = name.removeprefix("--").rpartition(".")[2]
-        module = CLASSES.get(key)
-        if (key, value or args[min(i + 1, len(args) - 1)]) == ("scheduler", "ReduceLROnPlateau"):
-            module = torch.optim.lr_scheduler  # Lightning has a class of that name too
-        if module is None or not name.startswith("--") or name.count(".") > 1:
-            continue
-        if not equals and i + 1 < len(args):
-            value = args[i + 1]
-        if "." in value or value.startswith("{") or not value:
-            continue
-        if value not in module.__all__:
-            raise InputError(unknown(key, value, module.__all__))
-        path = f"{module.__name__}.{value}"
-        if equals:
-            full[i] = f"{name}={path}"
-        else:
-            full[i + 1] = path
-    return full
-
-
-def _device(accelerator: Any) -> str:
-    """Tell which kind of device Lightning will take."""
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return "cuda"
-    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
-        return "mps"
-    return "cpu" if accelerator in ("auto", "cpu") else str(accelerator)
+        own = [NoiseStream(self.seed), EpochSoFar(), evaluation, self.safe_point, Pictures(run), self.record]
+        return [*slots, *compiles, *own, *saves]
 
 
 def _innermost(error: BaseException) -> str:

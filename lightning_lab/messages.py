@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import re
+import warnings
 from collections.abc import Iterable
 
 from lightning_lab.runs.errors import unknown
@@ -99,3 +101,22 @@ def _parameters(class_path: str) -> list[str]:
     return [
         parameter for parameter in inspect.signature(owner).parameters if parameter not in ("self", "args", "kwargs")
     ]
+
+
+def quieten() -> None:
+    """Leave out what Lightning and torch say that tells a user nothing, and word warnings as a user reads them."""
+    # A warning names its slot; the line of code it comes from says nothing to a user.
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    # Notices of which accelerators are absent, and an advertisement; what matters of them is said in one line of ours.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
+    # Nothing is logged by the step here, so the interval for it cannot be too long.
+    warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logging interval")
+    # Continuing in the run's own folder is what the folder is for.
+    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+    # Lightning 2.6 calls what torch 2.15 deprecates; nothing of ours.
+    warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+    # The values that tasks log were added up over all processes by torchmetrics already.
+    warnings.filterwarnings("ignore", r"It is recommended to use `self\.log\(.*sync_dist=True\)`")
+    # Weights with one input channel have two equally good stride orders; DDP copies 25 numbers the other way.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import logging
-import re
-import sys
-import traceback
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lightning_lab import shipped
-from lightning_lab.callbacks.record import RunRecord
+from lightning_lab import __version__, shipped
 from lightning_lab.cli import LabCLI, Verb
+from lightning_lab.endings import end
+from lightning_lab.messages import quieten
 from lightning_lab.predictions import write_predictions
-from lightning_lab.runs.checkpoint_io import check_fits, read_checkpoint
-from lightning_lab.runs.errors import DivergedError, InputError, unknown
-from lightning_lab.runs.files import write_text
+from lightning_lab.runs.checkpoint_io import check_fits, newest_sound, read_checkpoint, set_aside
+from lightning_lab.runs.directory import previous
+from lightning_lab.runs.errors import InputError
 from lightning_lab.runs.listing import flatten
-from lightning_lab.runs.start import decide, origin_of
+from lightning_lab.runs.lock import RunLock
+from lightning_lab.runs.start import check_writable, decide, origin_of, written_by_newer
 from lightning_lab.runs.tensorboard import RunTensorBoard
 
 _CONFIG_FLAGS = ("--config", "-c")
@@ -38,30 +35,27 @@ def run(verb: Verb, args: list[str]) -> int:
     Returns:
         The exit code: 0 done, 2 bad input, 4 diverged, 130 SIGINT, 143 SIGTERM, 1 a bug.
     """
-    _quieten()
+    quieten()
     cli: LabCLI | None = None
     try:
         args, stem, origin = _resolve_configs(verb, args)
-        cli = LabCLI(verb, args, stem=stem, origin=origin)
+        cli = _parse(verb, args, stem, origin)
         {"fit": _fit, "validate": _validate, "test": _test, "predict": _predict}[verb](cli)
-    except DivergedError as error:
-        return _say(str(error), 4)
-    except SIGTERMException:
-        return _say(f"Stopped by SIGTERM. {_way_on(cli)}", 143)
-    except KeyboardInterrupt:
-        return _say(f"Stopped. {_way_on(cli)}", 130)
-    except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into exit(1)
-            return _say(f"Stopped. {_way_on(cli)}", 130)
-        raise
-    except (ValueError, OSError, MisconfigurationException) as error:
-        _keep_traceback(cli)
-        return _say(f"error: {_reword(str(error))}", 2)
-    except Exception as error:
-        traceback.print_exc()
-        _keep_traceback(cli)
-        return _say(f"internal error: {type(error).__name__}: {error}. This is a bug of lightning_lab.", 1)
+    except BaseException as error:
+        return end(error, cli)
     return 0
+
+
+def _parse(verb: Verb, args: list[str], stem: str, origin: Path | None) -> LabCLI:
+    try:
+        return LabCLI(verb, args, stem=stem, origin=origin)
+    except InputError as error:
+        newer = written_by_newer(origin, __version__)
+        if newer is None:
+            raise
+        raise InputError(
+            f"{error} The configuration was written by lightning_lab {newer}, and this is {__version__}: update it."
+        ) from error
 
 
 def _fit(cli: LabCLI) -> None:
@@ -70,29 +64,53 @@ def _fit(cli: LabCLI) -> None:
         raise InputError("`then` test needs a checkpoint: leave out --checkpoint null and --trainer.fast_dev_run.")
     if cli.config.ckpt_path is not None:
         cli.model.load_state_dict(read_checkpoint(_checkpoint(cli, cli.config.ckpt_path))["state_dict"])
-    record = next(c for c in cli.trainer.checkpoint_callbacks if isinstance(c, RunRecord))
-    overwrite = cli.config.run.overwrite
-    # Every process looks, none has written yet: the record is opened when all of them are ready to train.
-    state = decide(cli.run_directory, record.config, overwrite=overwrite)
-    if state == "finished":
-        summary = cli.run_directory.read_summary()
-        _print(
-            f"{cli.run_directory.path} is finished ({summary['status']}); nothing to do.\n"
-            "Start over with --run.overwrite true, or choose another --run.name."
-        )
-    else:
-        ckpt_path = None
-        if state == "continue":
-            ckpt_path = _checkpoint(cli, "last")
-            _print(f"Continuing {cli.run_directory.path} from its last checkpoint.")
+    with _own(cli):
+        # Every process looks, none has written yet: the record is opened when all of them are ready to train.
+        state = decide(cli.run_directory, cli.record.config, overwrite=cli.config.run.overwrite)
+        if state == "finished":
+            summary = cli.run_directory.read_summary()
+            _print(
+                f"{cli.run_directory.path} is finished ({summary['status']}); nothing to do.\n"
+                "Start over with --run.overwrite true, or choose another --run.name."
+            )
+        else:
+            _train(cli, state)
+        if cli.config.then == "test" and not (state == "finished" and cli.run_directory.read_summary().get("test")):
+            _measure_test(cli)
+
+
+def _train(cli: LabCLI, state: Literal["begin", "continue"]) -> None:
+    ckpt_path = None
+    if state == "continue":
+        cli.record.begins = False
+        last = cli.run_directory.last
+        ckpt_path = _checkpoint(cli, "last")
+        if ckpt_path != last and cli.trainer.is_global_zero:
+            set_aside(last)
+        _print(f"Continuing {cli.run_directory.path} from its last checkpoint.")
+    try:
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt_path, weights_only=True)
+    finally:
         try:
-            cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt_path, weights_only=True)
-        finally:
             cli.writer.drain()
-        _log_result(cli, record)
-        _print(_ending(cli, record))
-    if cli.config.then == "test" and not (state == "finished" and cli.run_directory.read_summary().get("test")):
-        _test(cli)
+        finally:
+            cli.safe_point.give_back()
+    _log_result(cli)
+    _print(_ending(cli))
+    cli.safe_point.stop_if_asked()
+
+
+@contextmanager
+def _own(cli: LabCLI) -> Iterator[None]:
+    """Hold the run directory while something is written to it."""
+    check_writable(cli.run_directory)
+    lock = RunLock(cli.run_directory.path)
+    if cli.trainer.is_global_zero:
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _validate(cli: LabCLI) -> None:
@@ -102,6 +120,11 @@ def _validate(cli: LabCLI) -> None:
 
 
 def _test(cli: LabCLI) -> None:
+    with _own(cli):
+        _measure_test(cli)
+
+
+def _measure_test(cli: LabCLI) -> None:
     choice = (None if cli.verb == "fit" else cli.config.ckpt_path) or "best"
     if choice == "best" and cli.verb == "fit" and not cli.run_directory.best.exists():
         _print("Nothing was validated, so there is no best checkpoint: testing the last one.")
@@ -152,35 +175,43 @@ def _checkpoint(cli: LabCLI, choice: str) -> Path:
         raise InputError(f"`ckpt_path` must be best, last or a local file, got {choice}. Download it first.")
     named = {"best": cli.run_directory.best, "last": cli.run_directory.last}
     path = named.get(choice, Path(choice))
-    if choice in named and not path.exists():
-        raise InputError(
-            f"The run {cli.run_directory.path} has no {choice} checkpoint. Give the run's own config.yaml."
-        )
+    if choice in named:
+        if not (path.exists() or previous(path).exists()):
+            raise InputError(
+                f"The run {cli.run_directory.path} has no {choice} checkpoint. Give the run's own config.yaml."
+            )
+        path = newest_sound(path)
     check_fits(read_checkpoint(path), cli.model.state_dict(), path)
     return path
 
 
-def _log_result(cli: LabCLI, record: RunRecord) -> None:
+def _log_result(cli: LabCLI) -> None:
+    record = cli.record
     if isinstance(cli.trainer.logger, RunTensorBoard) and record.best is not None:
         settings = flatten({key: cli.config[key].as_dict() for key in ("model", "data")})
-        result = {f"best/{key}": value for key, value in record.best_row.items() if key.startswith("val/")}
+        result = {f"best/{key}": value for key, value in record.best_row.items() if _is_result(key)}
         cli.trainer.logger.log_result({**settings, "seed": cli.seed}, result)
         cli.trainer.logger.finalize("success")
 
 
-def _ending(cli: LabCLI, record: RunRecord) -> str:
+def _ending(cli: LabCLI) -> str:
+    record = cli.record
     summary = cli.run_directory.read_summary()
     lines = [f"{summary['status']}: {summary['epochs']} epochs in {summary['wall_s']:.1f} s"]
     if summary["reason"]:
         lines.append(f"  {summary['reason']}")
     if record.best is not None:
-        shown = {k: v for k, v in record.best_row.items() if k.startswith("val/") or k == record.monitor}
+        shown = {k: v for k, v in record.best_row.items() if _is_result(k) or k == record.monitor}
         metrics = "  ".join(f"{k} {v:.4g}" for k, v in shown.items() if v is not None)
         lines.append(f"  best epoch {record.best['epoch']}: {metrics}")
     lines.append(f"  record: {cli.run_directory.path}")
     if isinstance(cli.trainer.logger, RunTensorBoard):
         lines.append(f"  curves: tensorboard --logdir {cli.run_directory.path.parent.parent}")
     return "\n".join(lines)
+
+
+def _is_result(metric: str) -> bool:
+    return metric.startswith("val/") and "/rank" not in metric  # one process's part is no result
 
 
 def _table(metrics: Any) -> str:
@@ -190,47 +221,3 @@ def _table(metrics: Any) -> str:
 @rank_zero_only
 def _print(text: str) -> None:
     print(text, flush=True)
-
-
-def _way_on(cli: LabCLI | None) -> str:
-    # Not "the same command": without --run.name that one begins a run of its own.
-    if cli is None or not hasattr(cli, "run_directory") or not cli.run_directory.last.exists():
-        return "Nothing was saved yet."
-    return f"Continue it with: lightning-lab fit --config {cli.run_directory.config}"
-
-
-def _reword(message: str) -> str:
-    # Lightning's word for a monitor that is never logged, where a module of the user's own does not say its metrics.
-    match = re.search(r"monitor='([^']+)'\)` could not find the monitored key in .*?: \[(.*?)\]", message)
-    if match is None:
-        return message
-    logged = [name.strip("' ") for name in match[2].split(",") if name.strip("' ") not in ("epoch", "step")]
-    return f"`checkpoint.monitor`: {unknown('metric', match[1], logged)}"
-
-
-def _say(text: str, code: int) -> int:
-    print(text, file=sys.stderr, flush=True)
-    return code
-
-
-def _keep_traceback(cli: LabCLI | None) -> None:
-    if cli is not None and hasattr(cli, "run_directory") and cli.run_directory.config.exists():
-        write_text(cli.run_directory.traceback, traceback.format_exc())
-
-
-def _quieten() -> None:
-    # A warning names its slot; the line of code it comes from says nothing to a user.
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
-    # Notices of which accelerators are absent, and an advertisement; what matters of them is said in one line of ours.
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
-    # Nothing is logged by the step here, so the interval for it cannot be too long.
-    warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logging interval")
-    # Continuing in the run's own folder is what the folder is for.
-    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
-    # Lightning 2.6 calls what torch 2.15 deprecates; nothing of ours.
-    warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
-    # The values that tasks log were added up over all processes by torchmetrics already.
-    warnings.filterwarnings("ignore", r"It is recommended to use `self\.log\(.*sync_dist=True\)`")
-    # Weights with one input channel have two equally good stride orders; DDP copies 25 numbers the other way.
-    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")

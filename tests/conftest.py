@@ -35,7 +35,6 @@ def _every_test_has_its_own_cache(tmp_path_factory: pytest.TempPathFactory, monk
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Lab:
     """Run commands in an empty folder, in this process."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LIGHTNING_LAB_RUN", "")  # restored afterwards, whatever a run sets
 
     def run(*args: str) -> Answer:
         capfd.readouterr()

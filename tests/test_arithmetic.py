@@ -137,3 +137,10 @@ def test_a_number_of_threads_that_cannot_be_is_refused(lab: Lab, value: str) -> 
     answer = lab("fit", f"--run.threads={value}", *QUICK)
     assert answer.code == 2
     assert "run.threads" in answer.err
+
+
+@pytest.mark.parametrize(("processes", "expected"), [(1, 8), (2, 4), (3, 2), (16, 1)])
+def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch, processes: int, expected: int) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("lightning_lab.arithmetic._threads_at_first", lambda: 8)
+    assert choose_threads(nn.Conv2d(3, 4, 3), 64, processes)[0] == expected

@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import yaml
 from PIL import Image
 from support import QUICK, Lab
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lightning_lab.runs.lock import RunLock
 
 RUN = Path("logs/mlp/one")
 FIT = ("fit", "--config=digits/mlp", *QUICK, "--run.name=one", "--lr_schedule=null")
@@ -42,7 +45,7 @@ def test_a_fit_leaves_the_record(lab: Lab) -> None:
     assert {path.name for path in RUN.iterdir()} >= {
         "config.yaml", "environment.json", "metrics.jsonl", "summary.json", "checkpoints", "train", "val",
     }  # fmt: skip
-    assert {path.name for path in (RUN / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in (RUN / "checkpoints").iterdir()} >= {"best.ckpt", "last.ckpt"}
     assert summary().keys() >= {"status", "reason", "epochs", "steps", "wall_s", "best", "last"}
     assert (summary()["status"], summary()["epochs"], summary()["steps"]) == ("completed", 2, 8)
     assert [row["epoch"] for row in rows()] == [1, 2]
@@ -212,11 +215,20 @@ def test_continuing_an_interrupted_run_gives_the_uninterrupted_one(lab: Lab) -> 
 
 def test_a_run_under_way_is_not_touched(lab: Lab) -> None:
     lab(*FIT)
-    alive = {**summary(), "status": "running", "pid": os.getpid(), "host": platform.node()}
-    (RUN / "summary.json").write_text(json.dumps(alive))
-    answer = lab(*FIT)
-    assert answer.code == 2
-    assert "is under way: process" in answer.err
+    before = {path: path.read_bytes() for path in RUN.rglob("*") if path.is_file()}
+    lock = RunLock(RUN)
+    lock.acquire()
+    owner = f"process {os.getpid()} on {platform.node()} since {datetime.now(UTC).date()}"
+    for command in ((*FIT,), (*FIT, "--run.overwrite=true"), ("test", f"--config={RUN}/config.yaml")):
+        answer = lab(*command)
+        assert answer.code == 2
+        assert answer.err.startswith("error: The run ")
+        assert f"{RUN} is under way: {owner}" in answer.err
+        assert answer.err.rstrip().endswith("Wait for it, stop it, or choose another --run.name.")
+    lock.release()
+    after = {path: path.read_bytes() for path in RUN.rglob("*") if path.is_file()}
+    assert after.items() >= before.items()
+    assert lab("test", f"--config={RUN}/config.yaml").code == 0
 
 
 def test_test_data_are_not_opened_by_fit(lab: Lab, image_tree: Path) -> None:
@@ -357,7 +369,7 @@ def test_plateau_by_its_short_name(lab: Lab) -> None:
     command = ("fit", "--config=digits/mlp", *QUICK, "--trainer.max_epochs=4", *plateau)
     assert lab(*command).code == 0
     answer = lab(*command, "--lr_schedule.monitor=val/los")
-    assert "`lr_schedule.monitor`: Unknown metric 'val/los'. Did you mean 'val/loss'?" in answer.err
+    assert "`lr_schedule.monitor`: Unknown validation metric 'val/los'. Did you mean 'val/loss'?" in answer.err
     answer = lab(*command, "--lr_schedule.interval=step", "--run.name=by-step")
     assert "`interval` step does not go with ReduceLROnPlateau" in answer.err
 
@@ -415,3 +427,15 @@ def test_another_optimiser_gets_nothing_of_the_default_one(lab: Lab, tmp_path: P
     config = yaml.safe_load((tmp_path / "logs" / "own" / "one" / "config.yaml").read_text())
     settings = config["model"]["init_args"]["optimizer"]["init_args"]
     assert (settings["lr"], settings["momentum"]) == (0.01, 0)  # torch's own for RMSprop
+
+
+@pytest.mark.parametrize(("version", "newer"), [("99.0.1", True), ("0.0.1", False), ("nonsense", False)])
+def test_a_configuration_of_a_newer_version_says_so(lab: Lab, version: str, newer: bool) -> None:
+    lab(*FIT)
+    (RUN / "config.yaml").write_text((RUN / "config.yaml").read_text() + "unheard_of: 1\n")
+    environment = {**json.loads((RUN / "environment.json").read_text()), "lightning_lab": version}
+    (RUN / "environment.json").write_text(json.dumps(environment))
+    answer = lab("fit", f"--config={RUN}/config.yaml")
+    assert answer.code == 2
+    assert answer.err.startswith("error: Unknown key 'unheard_of'.")
+    assert ("was written by lightning_lab 99.0.1, and this is" in answer.err) is newer

@@ -11,7 +11,6 @@ from typing import Any, Literal, final
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_lab.runs.metrics import better
 
@@ -24,10 +23,12 @@ class Checkpoint:
         monitor: The metric that decides which epoch is the best.
         mode: Whether smaller (``min``) or larger (``max``) is better; ``auto`` knows it from the name.
         last: Save the last epoch too, and at an interruption where it stood; a run continues from there.
-        every_n_steps: Save the last state also every so many optimiser steps, for long epochs; null does not.
+        every_n_steps: Save the last state also every so many optimiser steps, for long epochs; null does not. The
+            training waits until it is on disk.
+        every_n_minutes: Save it also every so many minutes; null does not.
 
     Raises:
-        ValueError: If `every_n_steps` is below 1 or comes without `last`.
+        ValueError: If an interval is not above 0 or comes without `last`.
     """
 
     def __init__(
@@ -37,30 +38,30 @@ class Checkpoint:
         mode: Literal["auto", "min", "max"] = "auto",
         last: bool = True,
         every_n_steps: int | None = None,
+        every_n_minutes: float | None = None,
     ) -> None:
-        if every_n_steps is not None and every_n_steps < 1:
-            raise ValueError(f"`every_n_steps` must be at least 1, got {every_n_steps}.")
-        if every_n_steps is not None and not last:
-            raise ValueError(f"`every_n_steps` {every_n_steps} saves the last state, but `last` is false.")
+        for name, every in (("every_n_steps", every_n_steps), ("every_n_minutes", every_n_minutes)):
+            if every is not None and not every > 0:
+                raise ValueError(f"`{name}` must be above 0, got {every}. Null saves at the end of each epoch only.")
+            if every is not None and not last:
+                raise ValueError(f"`{name}` {every} saves the last state, but `last` is false.")
         self.monitor = monitor
         self.mode: Literal["min", "max"] = better(monitor) if mode == "auto" else mode
         self.last = last
         self.every_n_steps = every_n_steps
+        self.every_n_minutes = every_n_minutes
 
     def callbacks(self, folder: Path) -> list[ModelCheckpoint]:
-        """Build the callbacks that save into `folder`."""
+        """Build the callbacks that save into `folder` at the end of an epoch."""
         common: dict[str, Any] = {
             "dirpath": folder,
             "enable_version_counter": False,
             "auto_insert_metric_name": False,
+            "save_on_train_epoch_end": True,
         }
-        saves: list[ModelCheckpoint] = [
-            _Steady(monitor=self.monitor, mode=self.mode, filename="best", save_on_train_epoch_end=True, **common)
-        ]
+        saves: list[ModelCheckpoint] = [_Best(monitor=self.monitor, mode=self.mode, filename="best", **common)]
         if self.last:
-            saves.append(_Last(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **common))
-        if self.every_n_steps is not None:
-            saves.append(_LastStep(filename="last", every_n_train_steps=self.every_n_steps, **common))
+            saves.append(_Steady(filename="last", every_n_epochs=1, **common))
         return saves
 
 
@@ -80,15 +81,9 @@ class _Steady(ModelCheckpoint):
         super().load_state_dict({**moved, "dirpath": folder})
 
 
-class _Last(_Steady):
-    """Saves the state at an interruption too, but never after a failure: that state may be what failed."""
+class _Best(_Steady):
+    """Leaves an epoch alone that was not validated, of which Lightning would warn."""
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt | SIGTERMException) and trainer.global_step > 0:
-            trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt", weights_only=False)
-
-
-class _LastStep(_Last):
-    """Saves within an epoch."""
-
-    on_train_batch_end = ModelCheckpoint.on_train_batch_end
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.monitor in trainer.callback_metrics or trainer.fit_loop.epoch_loop.val_loop._has_run:
+            super().on_train_epoch_end(trainer, pl_module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal, final
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -11,6 +12,8 @@ from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LinearLR, LRScheduler, ReduceLROnPlateau, SequentialLR, StepLR
+
+from lightning_lab.runs.errors import InputError, unknown
 
 
 class LinearDecay(LRScheduler):
@@ -50,7 +53,8 @@ class LRSchedule(Callback):
         interval: Whether the scheduler counts epochs or optimiser steps.
         warmup: Rise linearly from near zero to the optimiser's rate over so many epochs or steps (as `interval`
             says), then start the scheduler. 0 is off.
-        monitor: The metric that ``ReduceLROnPlateau`` watches; without effect on the others.
+        monitor: The validation metric that ``ReduceLROnPlateau`` looks at after each validation; without effect on the
+            others.
 
     Raises:
         ValueError: If `warmup` is negative, or a warm-up or the interval ``step`` goes with ``ReduceLROnPlateau``.
@@ -71,6 +75,9 @@ class LRSchedule(Callback):
         self.warmup = warmup
         self.monitor = monitor
         self._rates: set[float] = set()  # the first two that were used
+        self._on_plateau: ReduceLROnPlateau | None = None
+        self._on_plateau_state: dict[str, Any] | None = None  # of a checkpoint
+        self._catch_up = False  # a fork has another schedule than the run that it goes on from
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Build the scheduler; a checkpoint's state is restored into it afterwards, as into any other."""
@@ -79,31 +86,56 @@ class LRSchedule(Callback):
                 f"{type(pl_module).__name__} brings a schedule of its own and the slot `lr_schedule` is on too. "
                 "Switch one off: --lr_schedule null."
             )
+        self._build(trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restore what ``ReduceLROnPlateau`` had seen; the optimiser has its rate back by now."""
+        if self._catch_up:
+            self._start_where_it_would_be(trainer)
+        if self._on_plateau is not None and self._on_plateau_state is not None:
+            self._on_plateau.load_state_dict(self._on_plateau_state)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let ``ReduceLROnPlateau`` look at the metric."""
+        if self._on_plateau is None or trainer.sanity_checking:
+            return
+        monitor = getattr(self._on_plateau, "monitor", self.monitor)  # Lightning's own plateau scheduler brings one
+        if monitor not in trainer.callback_metrics:
+            raise InputError(f"`lr_schedule.monitor`: {unknown('metric', monitor, trainer.callback_metrics)}")
+        self._on_plateau.step(float(trainer.callback_metrics[monitor]))
+
+    def _start_where_it_would_be(self, trainer: Trainer) -> None:
+        self._catch_up = False
+        for group in trainer.optimizers[0].param_groups:
+            group["lr"] = group.setdefault("initial_lr", group["lr"])
+        self._build(trainer)
+        done = trainer.current_epoch if self.interval == "epoch" else trainer.global_step
+        with warnings.catch_warnings():  # torch misses the optimiser's steps, which another process has done
+            warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step\(\)` before")
+            for config in trainer.lr_scheduler_configs:
+                for _ in range(done):
+                    config.scheduler.step()  # type: ignore[call-arg]  # never one on a plateau
+
+    def _build(self, trainer: Trainer) -> None:
         optimizer = trainer.optimizers[0]
         scheduler: LRScheduler = self.scheduler(optimizer)
         if isinstance(scheduler, LinearDecay) and scheduler.total is None:
             scheduler.total = self._length(trainer) - self.warmup
             if scheduler.total < 1:
                 raise ValueError(f"`warmup` {self.warmup} leaves nothing of the run for `LinearDecay`. Lower it.")
-        on_plateau = isinstance(scheduler, ReduceLROnPlateau)
-        if on_plateau and self.interval == "step":
-            raise ValueError("`interval` step does not go with ReduceLROnPlateau: its metric comes once an epoch.")
-        monitor = getattr(scheduler, "monitor", self.monitor)  # Lightning's own plateau scheduler brings one
-        if self.warmup:
-            if on_plateau:
+        if isinstance(scheduler, ReduceLROnPlateau):
+            if self.interval == "step":
+                raise ValueError("`interval` step does not go with ReduceLROnPlateau: its metric comes once an epoch.")
+            if self.warmup:
                 raise ValueError(f"`warmup` {self.warmup} does not go with ReduceLROnPlateau. Set `warmup` to 0.")
+            self._on_plateau = scheduler  # Lightning lets it act behind the checkpoint that should hold what it did
+            return
+        if self.warmup:
             for group in optimizer.param_groups:  # the first scheduler above has touched them
                 group["lr"] = group["initial_lr"]
             rise = LinearLR(optimizer, start_factor=1 / (self.warmup + 1), total_iters=self.warmup)
             scheduler = SequentialLR(optimizer, [rise, scheduler], milestones=[self.warmup])
-        trainer.strategy.lr_scheduler_configs = [
-            LRSchedulerConfig(
-                scheduler,
-                interval=self.interval,
-                reduce_on_plateau=on_plateau,
-                monitor=monitor if on_plateau else None,
-            )
-        ]
+        trainer.strategy.lr_scheduler_configs = [LRSchedulerConfig(scheduler, interval=self.interval)]
 
     def _length(self, trainer: Trainer) -> int:
         length = trainer.max_epochs if self.interval == "epoch" else trainer.estimated_stepping_batches
@@ -125,9 +157,12 @@ class LRSchedule(Callback):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Keep the rates seen for a run that continues."""
-        return {"rates": sorted(self._rates)}
+        """Keep the rates seen, and what ``ReduceLROnPlateau`` has seen, for a run that continues."""
+        on_plateau = None if self._on_plateau is None else self._on_plateau.state_dict()
+        return {"rates": sorted(self._rates), "on_plateau": on_plateau}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the rates up again."""
+        """Take both up again."""
         self._rates = set(state_dict["rates"])
+        self._on_plateau_state = state_dict["on_plateau"]
+        self._catch_up = state_dict.get("catch_up", False)

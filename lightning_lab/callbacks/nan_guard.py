@@ -8,7 +8,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from lightning_lab.runs.agreement import largest
 from lightning_lab.runs.errors import DivergedError
+
+#: Further on than any step.
+_NEVER = 2**62
 
 
 @final
@@ -16,7 +20,8 @@ class NanGuard(Callback):
     """Stop at the first training or validation loss that is NaN or infinite, and never save such weights.
 
     The losses are kept on the training device and looked at every `check_every_n_steps`, so that no step waits for
-    it; the message names the step all the same.
+    it; the message names the step all the same. Of several processes each has losses of its own: what one of them
+    sees ends all, and the message names the first step of any.
 
     Args:
         check_every_n_steps: How often they are looked at, at least 1. They are at the end of every epoch too.
@@ -41,9 +46,8 @@ class NanGuard(Callback):
     ) -> None:
         """Keep the loss of the batch just trained on."""
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-        if not isinstance(loss, Tensor):
-            return
-        self._losses.append((loss.detach(), trainer.global_step))
+        if isinstance(loss, Tensor):
+            self._losses.append((loss.detach(), trainer.global_step))
         if trainer.global_step % self.check_every_n_steps == 0:
             self._check(trainer, pl_module)
 
@@ -54,7 +58,8 @@ class NanGuard(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the validation loss too: weights can be too large for it while the training loss still holds."""
         value = trainer.callback_metrics.get("val/loss")
-        if value is not None and not value.isfinite() and not trainer.sanity_checking:
+        bad = value is not None and not value.isfinite() and not trainer.sanity_checking
+        if largest(int(bad)):
             raise self._diverged(trainer, pl_module, f"the validation loss of epoch {trainer.current_epoch + 1}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -64,18 +69,22 @@ class NanGuard(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Refuse to save weights that are not finite: the gradient of a finite loss can be NaN."""
         self._check(trainer, pl_module)
-        if _first_bad(pl_module) is not None:
+        if largest(int(_first_bad(pl_module) is not None)):
             raise self._diverged(trainer, pl_module, f"the state after step {trainer.global_step}")
 
     def _check(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._losses:
-            return
-        finite = torch.stack([loss for loss, _ in self._losses]).isfinite().tolist()
-        bad_steps = [step for (_, step), fine in zip(self._losses, finite, strict=True) if not fine]
+        # All processes come here, whatever they have seen.
+        first = -largest(-self._first_bad_step())
         self._losses = []
-        if bad_steps:
-            what = f"the loss of step {bad_steps[0]} (epoch {trainer.current_epoch + 1})"
+        if first != _NEVER:
+            what = f"the loss of step {first} (epoch {trainer.current_epoch + 1})"
             raise self._diverged(trainer, pl_module, what)
+
+    def _first_bad_step(self) -> int:
+        if not self._losses:
+            return _NEVER
+        finite = torch.stack([loss for loss, _ in self._losses]).isfinite().tolist()
+        return next((step for (_, step), fine in zip(self._losses, finite, strict=True) if not fine), _NEVER)
 
     def _diverged(self, trainer: Trainer, pl_module: LightningModule, what: str) -> DivergedError:
         bad = _first_bad(pl_module)

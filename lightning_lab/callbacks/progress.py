@@ -55,13 +55,13 @@ class Progress(ProgressBar):
             print(_heading(trainer, pl_module), flush=True)
         self._fit_started = time.perf_counter()
         self._first_epoch = trainer.current_epoch
+        if trainer.fit_loop.restarted_mid_epoch:  # Lightning does not announce that epoch again
+            self._begin(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the line of the epoch before, which is complete only now, and open a bar."""
         self._print_line(trainer)
-        self._epoch_started = time.perf_counter()
-        self._pending = True
-        self._open(f"epoch {_epochs(trainer, 1)}", self.total_train_batches)
+        self._begin(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -105,13 +105,22 @@ class Progress(ProgressBar):
         """Close the bar of the test."""
         self._close()
 
-    def _open(self, name: str, total: int | float) -> None:
+    def _begin(self, trainer: Trainer) -> None:
+        self._epoch_started = time.perf_counter()
+        self._pending = True
+        done = (
+            trainer.fit_loop.epoch_loop.batch_progress.current.completed if trainer.fit_loop.restarted_mid_epoch else 0
+        )
+        self._open(f"epoch {_epochs(trainer, 1)}", self.total_train_batches, done=done)
+
+    def _open(self, name: str, total: int | float, *, done: int = 0) -> None:
         self._close()
         live = self.style == "bar" or (self.style == "auto" and sys.stdout.isatty())
         if self._enabled and live:
             self._bar = tqdm(
                 desc=name,
                 total=None if total == float("inf") else int(total),
+                initial=done,
                 leave=False,
                 mininterval=self.refresh_s,
                 file=sys.stdout,

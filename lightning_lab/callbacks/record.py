@@ -13,15 +13,15 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_lab.callbacks.early_stopping import EarlyStopping
 from lightning_lab.runs.directory import RunDirectory
-from lightning_lab.runs.errors import DivergedError, InputError
+from lightning_lab.runs.errors import DivergedError, InputError, Stopped
 from lightning_lab.runs.files import json_text, write_bytes, write_json
 from lightning_lab.runs.start import open_record
+from lightning_lab.runs.tensorboard import RunTensorBoard
 
 
 class RunRecord(Checkpoint):
@@ -38,6 +38,7 @@ class RunRecord(Checkpoint):
         mode: Whether smaller (``"min"``) or larger (``"max"``) is better.
         seed: The run's seed, for the summary.
         put: Takes a path and the content that is to stand there: at once, or beside the training.
+        examples: How many examples were evaluated, by part; filled by somebody else. None leaves them out.
     """
 
     def __init__(
@@ -50,11 +51,14 @@ class RunRecord(Checkpoint):
         mode: str,
         seed: int,
         put: Callable[[Path, bytes], None] = write_bytes,
+        examples: Mapping[str, int] | None = None,
     ) -> None:
         self.run = run
         self.put = put
+        self.examples = {} if examples is None else examples
         self.config = config
         self.overwrite = overwrite
+        self.begins = True  # else it continues what the folder holds
         self.monitor = monitor
         self.mode = mode
         self.seed = seed
@@ -63,6 +67,7 @@ class RunRecord(Checkpoint):
         self._started = time.perf_counter()
         self._lr = 0.0
         self._training = False
+        self._ended = False
         self._validated = False  # in this epoch
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -71,7 +76,9 @@ class RunRecord(Checkpoint):
         self._training = True
         self._check_split(trainer)
         if trainer.is_global_zero:
-            open_record(self.run, self.config, overwrite=self.overwrite)
+            open_record(self.run, self.config, begins=self.begins)
+            if not self.begins and isinstance(trainer.logger, RunTensorBoard):
+                trainer.logger.go_on(self._rows[-1] if self._rows else {})
         self._write(trainer, "running", f"process {os.getpid()} on {platform.node()}")
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -98,12 +105,13 @@ class RunRecord(Checkpoint):
         row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "time_s": round(self._seconds, 3)}
         self._rows.append({**row, **metrics})
         if trainer.is_global_zero:
-            self.put(self.run.metrics, "".join(json.dumps(one) + "\n" for one in self._rows).encode())
+            self._put_metrics()
             self._write(trainer, "running", f"process {os.getpid()} on {platform.node()}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say how it ended."""
         self._training = False
+        self._ended = True
         stop = next(
             (c for c in trainer.early_stopping_callbacks if isinstance(c, EarlyStopping) and c.has_stopped), None
         )
@@ -112,12 +120,21 @@ class RunRecord(Checkpoint):
         else:
             self._write(trainer, "completed", None)
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Complete the record of a run that was killed behind its last checkpoint: there is nothing left to train."""
+        if self.begins or self._ended:
+            return
+        self._started = time.perf_counter()
+        if trainer.is_global_zero:
+            self._put_metrics()
+        self.on_train_end(trainer, pl_module)
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Say what ended it."""
         if not self._training:
             return  # nothing was trained yet, or the verb is another: that says nothing about the training
-        if isinstance(exception, KeyboardInterrupt | SIGTERMException):
-            name = "SIGINT" if isinstance(exception, KeyboardInterrupt) else "SIGTERM"
+        if isinstance(exception, Stopped | KeyboardInterrupt):
+            name = exception.number.name if isinstance(exception, Stopped) else "SIGINT"
             self._write(trainer, "interrupted", f"{name} in epoch {trainer.current_epoch + 1}")
         elif isinstance(exception, DivergedError):
             self._write(trainer, "diverged", str(exception))
@@ -131,7 +148,8 @@ class RunRecord(Checkpoint):
         if trainer.is_global_zero and of_best:  # another checkpoint's numbers are printed, not recorded
             test = _plain(trainer.callback_metrics)
             kept = {name: value for name, value in test.items() if name.startswith("test/")}
-            write_json(self.run.summary, {**self.run.read_summary(), "test": kept})
+            before = self.run.read_summary()
+            write_json(self.run.summary, {**before, **self._counted(before.get("examples", {})), "test": kept})
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -155,12 +173,14 @@ class RunRecord(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the rows for a run that continues."""
-        return {"rows": self._rows, "seconds": self._seconds}
+        return {"rows": self._rows, "seconds": self._seconds, "lr": self._lr, "validated": self._validated}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go back to the rows of the checkpoint; a later epoch is trained again."""
         self._rows = state_dict["rows"]
         self._seconds_before = state_dict["seconds"]
+        self._lr = state_dict["lr"]
+        self._validated = state_dict["validated"]
 
     def _check_split(self, trainer: Trainer) -> None:
         recorded = None if self.overwrite else self.run.read_summary().get("split")
@@ -172,8 +192,15 @@ class RunRecord(Checkpoint):
             )
 
     def _continues(self, recorded: str, found: str | None) -> bool:
-        # A fit that begins anew in an old folder has no rows yet and may split as it likes.
-        return recorded != found and (bool(self._rows) or not self._training)
+        # A fit that begins anew in an old folder may split as it likes.
+        return recorded != found and not (self._training and self.begins)
+
+    def _put_metrics(self) -> None:
+        self.put(self.run.metrics, "".join(json.dumps(one) + "\n" for one in self._rows).encode())
+
+    def _counted(self, before: Mapping[str, int]) -> dict[str, Any]:
+        counted = {**before, **self.examples}
+        return {"examples": counted} if counted else {}
 
     @property
     def _seconds(self) -> float:
@@ -193,6 +220,7 @@ class RunRecord(Checkpoint):
             "last": last,
             "seed": self.seed,
             "split": getattr(trainer.datamodule, "split_fingerprint", None),  # type: ignore[attr-defined]
+            **self._counted({}),
         }
         if status == "running":
             summary |= {"pid": os.getpid(), "host": platform.node()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +13,13 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
+from lightning_lab.runs.directory import previous
 from lightning_lab.runs.errors import InputError
 from lightning_lab.runs.files import write_bytes
+
+#: What a digest begins with, and where it stands: in the comment that a ZIP archive (torch's format) may end with. So
+#: digest and content are one file, and torch reads it as ever.
+_DIGEST = b"sha256:"
 
 
 class WholeFileCheckpointIO(TorchCheckpointIO):
@@ -39,13 +46,64 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
             raise TypeError(f"`storage_options` is not supported, got {storage_options!r}.")
         content = io.BytesIO()
         torch.save(checkpoint, content)  # into memory, because the next step changes the weights
-        self.put(Path(path), content.getvalue())
+        self.put(Path(path), with_digest(content.getvalue()))
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
     ) -> dict[str, Any]:
         """Read a checkpoint; `weights_only` is always on."""
         return read_checkpoint(Path(path), map_location=map_location)
+
+
+def with_digest(archive: bytes) -> bytes:
+    """Put the digest of a ZIP archive into its comment.
+
+    Args:
+        archive: What :func:`torch.save` wrote: it ends with the length of an empty comment.
+    """
+    comment = _DIGEST + hashlib.sha256(archive).hexdigest().encode()
+    return archive[:-2] + len(comment).to_bytes(2, "little") + comment
+
+
+def check_digest(content: bytes) -> None:
+    """Compare a checkpoint with its digest; one that Lightning wrote has none, but a checksum for each tensor.
+
+    Raises:
+        ValueError: If it was changed since it was written.
+        zipfile.BadZipFile: If it is no archive at all, for example because its end is missing.
+    """
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        comment = archive.comment
+        # torch does not look at the checksums that its own files carry.
+        damaged = None if comment.startswith(_DIGEST) else archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"the checksum of {damaged} is wrong")
+    if comment.startswith(_DIGEST) and with_digest(content[: -len(comment) - 2] + bytes(2)) != content:
+        raise ValueError("its digest is wrong")
+
+
+def newest_sound(path: Path) -> Path:
+    """Find the checkpoint to use: `path`, or, with a warning, the generation before it where that one is damaged.
+
+    Raises:
+        InputError: If neither can be read.
+    """
+    try:
+        read_checkpoint(path)
+    except InputError as error:
+        older = previous(path)
+        if not older.is_file():
+            raise
+        read_checkpoint(older)
+        warnings.warn(f"{error} The one before it is used: {older}.", stacklevel=2)
+        return older
+    return path
+
+
+def set_aside(path: Path) -> None:
+    """Give a checkpoint that turned out to be damaged another name: it must not become the previous generation."""
+    if path.exists():
+        path.replace(path.with_name(f"{path.name}.damaged"))
 
 
 def read_checkpoint(path: Path, *, map_location: Any = "cpu") -> dict[str, Any]:
@@ -57,16 +115,17 @@ def read_checkpoint(path: Path, *, map_location: Any = "cpu") -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"There is no checkpoint {path}.")
     try:
-        # torch does not look at the checksums that its own files carry.
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise ValueError(f"the checksum of {damaged} is wrong")
-        content = torch.load(path, map_location=map_location, weights_only=True)
+        data = path.read_bytes()
+        check_digest(data)
+        content = torch.load(io.BytesIO(data), map_location=map_location, weights_only=True)
+    except (PermissionError, MemoryError):  # that says nothing about the file
+        raise
     except Exception as error:  # torch raises a dozen types here, depending on which byte is bad
+        # torch's own words are long, and recommend to load it all the same.
+        reason = error if isinstance(error, ValueError | zipfile.BadZipFile) else type(error).__name__
         raise InputError(
             f"The checkpoint {path} cannot be read: it is damaged, no checkpoint, or holds more than tensors and plain "
-            f"values ({type(error).__name__}). Take another one: best.ckpt and last.ckpt are written separately."
+            f"values ({reason})."
         ) from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise InputError(f"{path} is not a checkpoint: it has no `state_dict`.")

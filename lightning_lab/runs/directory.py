@@ -66,6 +66,19 @@ class RunDirectory:
         return self.checkpoints / "last.ckpt"
 
     @property
+    def can_continue(self) -> bool:
+        """Whether there is a checkpoint to continue from, be it the one before the last."""
+        return self.last.exists() or previous(self.last).exists()
+
+    @property
+    def way_on(self) -> str:
+        """How a run that was ended goes on, in one sentence."""
+        # Not "the same command": without --run.name that one begins a run of its own.
+        if not self.can_continue:
+            return "Nothing was saved yet."
+        return f"Continue it with: lightning-lab fit --config {self.config}"
+
+    @property
     def traceback(self) -> Path:
         """The traceback of a failed run."""
         return self.path / "traceback.txt"
@@ -100,6 +113,16 @@ class RunDirectory:
             return [json.loads(line) for line in self.metrics.read_text().splitlines() if line]
         except ValueError as error:
             raise InputError(f"{self.metrics} is damaged ({error}).") from error
+
+
+def previous(checkpoint: Path) -> Path:
+    """Name the generation before a checkpoint.
+
+    Example:
+        >>> previous(Path("last.ckpt")).name
+        'last.previous.ckpt'
+    """
+    return checkpoint.with_name(f"{checkpoint.stem}.previous{checkpoint.suffix}")
 
 
 def _mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:

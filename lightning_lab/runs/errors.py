@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
+from pathlib import Path
 
 #: More names than this are not read but skipped, with the close match among them.
 _MOST_NAMES = 24
@@ -11,6 +13,36 @@ _MOST_NAMES = 24
 
 class InputError(ValueError):
     """What the user gave (a file, a folder, a key, a value) cannot be used. Ends the command with exit code 2."""
+
+
+class NotWrittenError(OSError):
+    """A file could not be written. Ends the command with exit code 2.
+
+    Args:
+        path: The file by the name it was to get, not that of the temporary one.
+        error: What the system said.
+    """
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(error.errno, error.strerror or str(error), str(path))
+
+
+class Stopped(BaseException):
+    """A signal ended the run; what it had done is saved. Ends the command with exit code 128 + the signal's number.
+
+    Like Python's KeyboardInterrupt no Exception: nobody is to take it for a mistake.
+
+    Args:
+        number: Which signal.
+    """
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(f"Stopped by {number.name}.")
+        self.number = number
+
+
+class LostProcessError(RuntimeError):
+    """Another process of the run ended before it should. Ends the command with exit code 1."""
 
 
 class DivergedError(RuntimeError):

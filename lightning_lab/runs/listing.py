@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import time
 from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
@@ -13,11 +11,13 @@ from typing import Any
 from lightning_lab.runs.arguments import Parser
 from lightning_lab.runs.directory import RunDirectory
 from lightning_lab.runs.errors import InputError, unknown
+from lightning_lab.runs.lock import is_locked
 
 _EXAMPLES = """examples:
   lightning-lab runs
   lightning-lab runs show lenet5/2026-01-31_10-15-00-123_seed0
-  lightning-lab runs diff lenet5/baseline lenet5/dropout"""
+  lightning-lab runs diff lenet5/baseline lenet5/dropout
+  lightning-lab runs fork lenet5/baseline --trainer.max_epochs 40"""
 
 
 def main(args: list[str]) -> int:
@@ -34,7 +34,8 @@ def main(args: list[str]) -> int:
     """
     parser = Parser(
         prog="lightning-lab runs",
-        description="List the runs below the logs folder; show one; compare two (configurations and results).",
+        description="List the runs below the logs folder; show one; compare two (configurations and results); let a "
+        "new run go on from where another one is (`runs fork --help`).",
         epilog=_EXAMPLES,
         formatter_class=RawDescriptionHelpFormatter,
     )
@@ -48,9 +49,9 @@ def main(args: list[str]) -> int:
     options = parser.parse_args(args)
     logs = Path(options.logs)
     if options.action == "show":
-        print(_show(_find(options.run, logs)))
+        print(_show(find_run(options.run, logs)))
     elif options.action == "diff":
-        print(_diff(_find(options.a, logs), _find(options.b, logs)))
+        print(_diff(find_run(options.a, logs), find_run(options.b, logs)))
     else:
         print(_list(logs))
     return 0
@@ -81,13 +82,9 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def status_of(run: RunDirectory) -> str:
-    """Tell a run's status; a run that says "running" without a living process is "killed"."""
-    summary = run.read_summary()
-    status = str(summary.get("status", "unknown"))
-    # The process is looked up on its own machine only; elsewhere the record is believed.
-    if status == "running" and summary.get("host") == platform.node() and not _alive(int(summary.get("pid") or -1)):
-        return "killed"
-    return status
+    """Tell a run's status; a run that says "running" while no process has its lock is "killed"."""
+    status = str(run.read_summary().get("status", "unknown"))
+    return "killed" if status == "running" and not is_locked(run.path) else status
 
 
 def _list(logs: Path) -> str:
@@ -171,12 +168,21 @@ def _results(run: RunDirectory) -> dict[str, Any]:
     )
 
 
-def _find(name: str, logs: Path) -> RunDirectory:
+def find_run(name: str, logs: Path) -> RunDirectory:
+    """Find one run.
+
+    Args:
+        name: ``<experiment>/<name>``, a part of it that fits no other run, or the run's folder.
+        logs: Where runs are.
+
+    Raises:
+        InputError: If there is none, or if there are several.
+    """
     folder = Path(name)
     if (folder / "summary.json").exists():
         return RunDirectory(folder)
     runs = {run.path.relative_to(logs).as_posix(): run for run in find_runs(logs)}
-    matches = [known for known in runs if name in known]
+    matches = [known for known in runs if known.endswith(f"/{name}")] or [known for known in runs if name in known]
     if name in runs:
         return runs[name]
     if len(matches) == 1:
@@ -205,15 +211,3 @@ def _fixed(value: Any) -> str:
 
 def _number(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
-
-
-def _alive(pid: int) -> bool:
-    if pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # somebody else's process, but a living one
-    return True

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-import platform
+import re
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -15,10 +16,11 @@ from lightning_lab.runs.directory import FINISHED, RunDirectory
 from lightning_lab.runs.environment import describe_environment
 from lightning_lab.runs.errors import InputError
 from lightning_lab.runs.files import write_json, write_text
-from lightning_lab.runs.listing import differences, flatten, status_of
+from lightning_lab.runs.listing import differences, flatten
+from lightning_lab.runs.lock import LOCK, OWNER
 
-#: Set for the processes that a distributed run starts, so that all of them use one directory.
-_RUN_VARIABLE = "LIGHTNING_LAB_RUN"
+#: Set for the processes that the first one of a run starts, so that all of them use one directory.
+RUN_VARIABLE = "LIGHTNING_LAB_RUN"
 #: Keys that say how a run is shown, not what it computes; a change of them does not stop a run from continuing.
 _COSMETIC = ("progress",)
 
@@ -40,25 +42,25 @@ def choose_directory(
         InputError: If a name is no plain folder name, or if several processes were started from outside and no name
             says which run they share.
     """
-    if _RUN_VARIABLE in os.environ and "LOCAL_RANK" in os.environ:
-        return RunDirectory(Path(os.environ[_RUN_VARIABLE]))
+    if os.environ.get(RUN_VARIABLE):
+        return RunDirectory(Path(os.environ[RUN_VARIABLE]))
     if origin is not None:
         logs, experiment, name = (
             logs or str(origin.parent.parent),
             experiment or origin.parent.name,
             name or (None if logs or experiment else origin.name),
         )
+    if logs is not None and "://" in logs:
+        raise InputError(f"`run.logs` must be a local folder, got {logs}. Copy the runs there when they are done.")
     for option, value in (("run.experiment", experiment), ("run.name", name)):
         _check_name(option, value)
     if name is None:
         name = _default_name(seed)
-    run = RunDirectory(Path(logs or "logs") / (experiment or stem) / name)
-    os.environ[_RUN_VARIABLE] = str(run.path.absolute())
-    return run
+    return RunDirectory(Path(logs or "logs") / (experiment or stem) / name)
 
 
 def decide(run: RunDirectory, config: str, *, overwrite: bool) -> Literal["begin", "continue", "finished"]:
-    """Look at the directory and decide; nothing is changed yet.
+    """Look at the directory, whose lock is held, and decide; nothing is changed yet.
 
     Args:
         run: The directory.
@@ -69,45 +71,56 @@ def decide(run: RunDirectory, config: str, *, overwrite: bool) -> Literal["begin
         ``begin``, ``continue`` (from last.ckpt) or ``finished`` (there is nothing to do).
 
     Raises:
-        InputError: If the directory belongs to another configuration, to a living process, or is a file.
+        InputError: If the directory belongs to another configuration, or to none.
     """
-    if run.path.exists() and not run.path.is_dir():
-        raise InputError(f"The run directory {run.path} is a file. Choose another --run.name.")
-    _check_writable(run.path)
     if not run.config.exists():
+        if run.can_continue or run.best.exists():
+            raise InputError(
+                f"{run.path} holds checkpoints but no config.yaml that says what they are of. Put it back, or choose "
+                "another --run.name."
+            )
         return "begin"
-    summary = {} if overwrite and status_of(run) != "running" else run.read_summary()
-    # A process of this machine is known to live; on another one only the user can know.
-    if status_of(run) == "running" and not (overwrite and summary.get("host") != platform.node()):
-        raise InputError(
-            f"The run {run.path} is under way: process {summary.get('pid')} on {summary.get('host')}. "
-            f"Wait for it, choose another --run.name, or, if you know that it is gone, delete {run.summary}."
-        )
     if overwrite:
         return "begin"
-    finished = summary.get("status") in FINISHED
-    if not (finished or run.last.exists()):
+    finished = run.read_summary().get("status") in FINISHED
+    if not (finished or run.can_continue):
         return "begin"  # nothing to lose
     changed = _changes(run, config)
     if changed:
         raise InputError(
             f"The run {run.path} was made with another configuration (there -> now):\n"
             + "\n".join(changed)
-            + "\nChoose another --run.name, or start over with --run.overwrite true."
+            + "\nChoose another --run.name, let a new run go on from where this one is (`lightning-lab runs fork "
+            f"{run.path} --KEY VALUE`), or start over with --run.overwrite true."
         )
     return "finished" if finished else "continue"
 
 
-def open_record(run: RunDirectory, config: str, *, overwrite: bool) -> None:
+def check_writable(run: RunDirectory) -> None:
+    """Refuse a place where no run can be written, before anything is made there.
+
+    Raises:
+        InputError: If the directory is a file or cannot be written.
+    """
+    if run.path.exists() and not run.path.is_dir():
+        raise InputError(f"The run directory {run.path} is a file. Choose another --run.name.")
+    existing = next(folder for folder in (run.path, *run.path.absolute().parents) if folder.exists())
+    if not existing.is_dir():
+        raise InputError(f"The run cannot be written: {existing} is a file. Choose another --run.logs.")
+    if not os.access(existing, os.W_OK):
+        raise InputError(f"The run cannot be written: {existing} is not writable. Choose another --run.logs.")
+
+
+def open_record(run: RunDirectory, config: str, *, begins: bool) -> None:
     """Make the directory with config.yaml and environment.json.
 
     Args:
         run: The directory.
         config: The resolved configuration as YAML.
-        overwrite: Delete what an earlier run left there. Only a folder with a run's config.yaml is ever deleted.
+        begins: Delete what an earlier run left there. Only a folder with a run's config.yaml is ever deleted.
     """
-    if overwrite and run.config.exists():
-        shutil.rmtree(run.path)
+    if begins and run.config.exists():
+        _empty(run)
     write_text(run.config, config)
     write_json(run.environment, describe_environment())
 
@@ -119,16 +132,45 @@ def origin_of(config: Path) -> Path | None:
     return folder if is_record else None
 
 
+def written_by_newer(origin: Path | None, version: str) -> str | None:
+    """Tell the version that wrote a run's configuration, if it is newer than this one.
+
+    Args:
+        origin: The run that a configuration is the record of, or None.
+        version: This one.
+    """
+    if origin is None:
+        return None
+    try:
+        other = json.loads((origin / "environment.json").read_text())["lightning_lab"]
+        return str(other) if _numbers(other) > _numbers(version) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # it says nothing
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version)[:3]]
+
+
 def _check_name(option: str, value: str | None) -> None:
     # A path here could lead out of the logs, or make one run the folder of others, which overwriting it would delete.
     if value is not None and (value != Path(value).name or value in ("", ".", "..")):
         raise InputError(f"`{option}` must be a plain folder name, got {value!r}. Where runs go is --run.logs.")
 
 
-def _check_writable(path: Path) -> None:
-    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    if not os.access(existing, os.W_OK):
-        raise InputError(f"The run cannot be written: {existing} is not writable. Choose another --run.logs.")
+def _empty(run: RunDirectory) -> None:
+    # The checkpoints first and config.yaml last: a kill in between leaves no checkpoint that a later run, which finds
+    # a configuration of its own, could take for its own.
+    def order(path: Path) -> int:
+        return {run.checkpoints: 0, run.config: 2}.get(path, 1)
+
+    for path in sorted(run.path.iterdir(), key=order):
+        if path.name in (LOCK, OWNER):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _default_name(seed: int) -> str:

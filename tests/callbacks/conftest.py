@@ -15,7 +15,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from torch import Tensor, nn
 
+from lightning_lab.callbacks.safe_point import SafePoint, leave_signals
 from lightning_lab.data.loader import Examples, TensorLoader
+from lightning_lab.loops.lean import use_lean_loop
+from lightning_lab.runs.errors import Stopped
 
 Rates = list[float]
 
@@ -34,11 +37,12 @@ def lightning_may_warn() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def sigint_as_before() -> Iterator[None]:
-    """Lightning ignores Ctrl-C for good once it has seen one."""
-    handler = signal.getsignal(signal.SIGINT)
+def signals_as_before() -> Iterator[None]:
+    """A training takes signals over, and these tests do not always give them back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     yield
-    signal.signal(signal.SIGINT, handler)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -57,7 +61,10 @@ def trainer(tmp_path: Path) -> Callable[..., Trainer]:
             "default_root_dir": tmp_path,
             "max_epochs": 1,
         }
-        return Trainer(callbacks=list(callbacks), **defaults | settings)
+        built = Trainer(callbacks=list(callbacks), **defaults | settings)
+        use_lean_loop(built)
+        leave_signals(built)
+        return built
 
     return build
 
@@ -169,6 +176,24 @@ class RaiseAt(Callback):
 @pytest.fixture
 def raise_at() -> type[RaiseAt]:
     return RaiseAt
+
+
+class StopAt(SafePoint):
+    """A safe point that a signal reaches in the given optimiser step."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        super().__init__(path)
+        self.step = step
+
+    def on_between_steps(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step == self.step:
+            self._save(trainer)
+            raise Stopped(signal.SIGINT)
+
+
+@pytest.fixture
+def stop_at() -> type[StopAt]:
+    return StopAt
 
 
 class Watch(Callback):

@@ -78,45 +78,7 @@ def test_the_best_epoch_is_known_after_the_folder_was_moved(
     assert built.checkpoint_callback.best_model_path == str(new / "best.ckpt")
 
 
-# --- within the epoch ---
-
-
-@pytest.mark.parametrize(("every", "kept"), [(2, 4), (3, 3), (5, 5), (None, None)])
-def test_last_is_saved_every_n_steps(
-    trainer: Build,
-    scripted: Any,
-    steps: Steps,
-    raise_at: Any,
-    tmp_path: Path,
-    every: int | None,
-    kept: int | None,
-) -> None:
-    folder = tmp_path / "checkpoints"
-    with pytest.raises(OSError, match=r"^disk$"):
-        trainer(raise_at(OSError("disk"), 6), *Checkpoint(every_n_steps=every).callbacks(folder)).fit(
-            scripted([1.0]), steps(8), steps(1)
-        )
-    assert [steps_in(path) for path in folder.glob("*")] == ([] if kept is None else [kept])
-
-
-def test_the_end_of_the_epoch_is_saved_beside_every_n_steps(
-    trainer: Build, scripted: Any, steps: Steps, tmp_path: Path
-) -> None:
-    folder = tmp_path / "checkpoints"
-    trainer(*Checkpoint(every_n_steps=3).callbacks(folder)).fit(scripted([1.0]), steps(8), steps(1))
-    assert {path.name: steps_in(path) for path in folder.iterdir()} == {"best.ckpt": 8, "last.ckpt": 8}
-
-
-@pytest.mark.parametrize("every", [None, 2])
-def test_an_interruption_saves_last_where_it_stood(
-    trainer: Build, scripted: Any, steps: Steps, raise_at: Any, tmp_path: Path, every: int | None
-) -> None:
-    folder = tmp_path / "checkpoints"
-    with pytest.raises(SystemExit):
-        trainer(raise_at(KeyboardInterrupt(), 7), *Checkpoint(every_n_steps=every).callbacks(folder), max_epochs=3).fit(
-            scripted([1.0, 2.0, 3.0]), steps(4), steps(1)
-        )
-    assert {path.name: steps_in(path) for path in folder.iterdir()} == {"best.ckpt": 4, "last.ckpt": 7}
+# --- failures ---
 
 
 def test_a_failure_keeps_the_last_epoch_as_it_was(
@@ -136,7 +98,9 @@ def test_a_failure_keeps_the_last_epoch_as_it_was(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"every_n_steps": 0}, "`every_n_steps` must be at least 1, got 0."),
+        ({"every_n_steps": 0}, "`every_n_steps` must be above 0, got 0. Null saves at the end of each epoch only."),
+        ({"every_n_minutes": -1.0}, "`every_n_minutes` must be above 0, got -1.0. Null saves at the end"),
+        ({"every_n_minutes": 5, "last": False}, "`every_n_minutes` 5 saves the last state, but `last` is false."),
         ({"every_n_steps": 5, "last": False}, "`every_n_steps` 5 saves the last state, but `last` is false."),
     ],
 )

@@ -17,6 +17,7 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from lightning_lab.callbacks.checkpoint import Checkpoint
 from lightning_lab.callbacks.gradient_clipping import MEASURE_EVERY_STEPS, GradientClipping
 from lightning_lab.data.loader import TensorLoader
+from lightning_lab.runs.errors import Stopped
 from lightning_lab.tasks import Classification
 
 Build = Callable[..., Trainer]
@@ -148,15 +149,17 @@ def test_without_a_bound_the_norm_of_some_steps_is_logged_and_nothing_else(
 
 
 def test_a_run_that_continues_in_mid_epoch_logs_what_the_uninterrupted_one_logs(
-    trainer: Build, classes: Loaders, small_net: Any, tmp_path: Path, new_watch: Any, raise_at: Any
+    trainer: Build, classes: Loaders, small_net: Any, tmp_path: Path, new_watch: Any, stop_at: Any
 ) -> None:
     def callbacks() -> list[Any]:
         return [GradientClipping(max_norm=2.5), *Checkpoint().callbacks(tmp_path / "checkpoints")]
 
     whole, rest = new_watch(), new_watch()
     trainer(GradientClipping(max_norm=2.5), whole).fit(task(small_net()), classes(), classes())
-    with pytest.raises(SystemExit):
-        trainer(raise_at(KeyboardInterrupt(), 3), *callbacks()).fit(task(small_net()), classes(), classes())
+    with pytest.raises(Stopped):
+        trainer(stop_at(tmp_path / "checkpoints/last.ckpt", 3), *callbacks()).fit(
+            task(small_net()), classes(), classes()
+        )
     trainer(rest, *callbacks()).fit(
         task(small_net()), classes(), classes(), ckpt_path=tmp_path / "checkpoints/last.ckpt", weights_only=True
     )

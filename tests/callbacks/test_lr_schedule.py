@@ -14,8 +14,10 @@ from lightning.pytorch.cli import ReduceLROnPlateau
 from torch.optim import lr_scheduler
 
 from lightning_lab.callbacks.checkpoint import Checkpoint
+from lightning_lab.callbacks.epoch_so_far import EpochSoFar
 from lightning_lab.callbacks.lr_schedule import LinearDecay, LRSchedule
 from lightning_lab.data.loader import TensorLoader
+from lightning_lab.runs.errors import InputError, Stopped
 
 Build = Callable[..., Trainer]
 Steps = Callable[[int], TensorLoader]
@@ -140,6 +142,7 @@ def plateau(optimizer: torch.optim.Optimizer) -> ReduceLROnPlateau:
         {"scheduler": LAB_D[2][0], "interval": "step"},
         {"scheduler": LAB_D[2][0], "interval": "step", "warmup": 9},
         {"scheduler": LAB_D[2][0], "warmup": 3},
+        {"scheduler": plateau},
     ],
 )
 @pytest.mark.parametrize("stop", [4, 6, 7])  # steps; an epoch has 3
@@ -148,7 +151,7 @@ def test_a_run_that_continues_uses_the_rates_of_the_uninterrupted_one(
     scripted: Any,
     steps: Steps,
     new_watch: Any,
-    raise_at: Any,
+    stop_at: Any,
     tmp_path: Path,
     arguments: dict[str, Any],
     stop: int,
@@ -158,14 +161,14 @@ def test_a_run_that_continues_uses_the_rates_of_the_uninterrupted_one(
 
     def fit(*callbacks: Any, **settings: Any) -> None:
         saves = Checkpoint().callbacks(tmp_path / "checkpoints")
-        built = trainer(LRSchedule(**arguments), *callbacks, *saves, max_epochs=5)
+        built = trainer(LRSchedule(**arguments), EpochSoFar(), *callbacks, *saves, max_epochs=5)
         built.fit(scripted(values, lr=0.1), steps(3), steps(1), **settings)
 
     fit(whole)
-    with pytest.raises(SystemExit):
-        fit(start, raise_at(KeyboardInterrupt(), stop))
+    with pytest.raises(Stopped):
+        fit(start, stop_at(tmp_path / "checkpoints" / "last.ckpt", stop))
     fit(rest, ckpt_path=tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
-    assert len(set(whole.rates)) >= 5
+    assert len(set(whole.rates)) >= 4
     assert start.rates + rest.rates == whole.rates
 
 
@@ -186,6 +189,12 @@ def test_the_plateau_scheduler_of_lightning_brings_its_own_monitor(
     module = scripted([1.0, 2.0, 0.5, 3.0], metric="val/other")
     trainer(LRSchedule(scheduler=scheduler), watch, max_epochs=4).fit(module, steps(1), steps(1))
     assert watch.rates == [1.0, 1.0, 0.5, 0.5]
+
+
+def test_a_plateau_scheduler_without_its_metric_is_refused(trainer: Build, scripted: Any, steps: Steps) -> None:
+    callback = LRSchedule(scheduler=plateau)
+    with pytest.raises(InputError, match=r"^`lr_schedule.monitor`: Unknown metric 'val/loss'\. .*Known: val/other\.$"):
+        trainer(callback).fit(scripted([1.0], metric="val/other"), steps(1), steps(1))
 
 
 # --- what it says ---
@@ -270,30 +279,20 @@ def test_linear_decay_by_epoch_takes_the_number_of_epochs(trainer: Build, script
 
 
 def test_a_run_that_continues_falls_along_the_same_line(
-    trainer: Build, scripted: Any, steps: Steps, tmp_path: Path
+    trainer: Build, scripted: Any, steps: Steps, stop_at: Any, tmp_path: Path
 ) -> None:
     def slot() -> LRSchedule:
         return LRSchedule(scheduler=LinearDecay, interval="step", warmup=2)
 
     whole, first, second = Diary(), Diary(), Diary()
     trainer(slot(), whole, max_epochs=4).fit(scripted([1.0] * 4), steps(3), steps(1))
-    stopped = trainer(slot(), first, StopAfter(5), max_epochs=4)
-    with pytest.raises(SystemExit):
+    stopped = trainer(slot(), first, stop_at(tmp_path / "here.ckpt", 5), max_epochs=4)
+    with pytest.raises(Stopped):
         stopped.fit(scripted([1.0] * 4), steps(3), steps(1))
-    stopped.save_checkpoint(tmp_path / "here.ckpt")
     trainer(slot(), second, max_epochs=4).fit(
         scripted([1.0] * 4), steps(3), steps(1), ckpt_path=tmp_path / "here.ckpt", weights_only=True
     )
     assert first.rates + second.rates == pytest.approx(whole.rates)
-
-
-class StopAfter(Callback):
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.global_step == self.count:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("epochs", [-1, 2])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_lab.callbacks.checkpoint import Checkpoint
 from lightning_lab.callbacks.nan_guard import NanGuard
+from lightning_lab.callbacks.safe_point import SafePoint
 from lightning_lab.data.loader import TensorLoader
 from lightning_lab.runs.errors import DivergedError
 
@@ -179,7 +180,54 @@ def test_saving_within_the_epoch_saves_no_nan(
 ) -> None:
     folder = tmp_path / "checkpoints"
     with pytest.raises(DivergedError, match="Training diverged"):
-        trainer(NanGuard(), *Checkpoint(every_n_steps=2).callbacks(folder)).fit(module, steps(20), steps(1))
+        trainer(NanGuard(), SafePoint(folder / "last.ckpt", every_n_steps=2)).fit(module, steps(20), steps(1))
     saved = torch.load(folder / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 6
     assert all(value.isfinite().all() for value in saved["state_dict"].values())
+
+
+# --- what another process sees ---
+
+
+def test_a_divergence_of_another_process_ends_this_one(
+    trainer: Build, steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The others report step 3; the largest is taken of what is negative, so the first step of any process wins.
+    monkeypatch.setattr("lightning_lab.callbacks.nan_guard.largest", lambda own: max(own, -3))
+    with pytest.raises(DivergedError, match=r"the loss of step 3 \(epoch 1\) is not finite; all parameters are finite"):
+        trainer(NanGuard(check_every_n_steps=4)).fit(Breaks(None, 0.0), steps(9))
+
+
+@pytest.mark.parametrize(("others", "first"), [(-3, 3), (-7, 5)])
+def test_the_first_step_of_any_process_is_named(
+    trainer: Build, steps: Steps, monkeypatch: pytest.MonkeyPatch, others: int, first: int
+) -> None:
+    monkeypatch.setattr("lightning_lab.callbacks.nan_guard.largest", lambda own: max(own, others))
+    with pytest.raises(DivergedError, match=f"the loss of step {first} "):
+        trainer(NanGuard(check_every_n_steps=8)).fit(Breaks(5, float("nan")), steps(9))
+
+
+class SkipsSome(Breaks):
+    """Gives no loss in some steps, as a process may that has nothing to learn from its part."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return None if batch_idx % 2 else super().training_step(batch, batch_idx)
+
+
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
+def test_all_processes_look_at_the_same_steps_whatever_their_losses(
+    trainer: Build, steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[list[int]] = []
+    for module in (Breaks(None, 0.0), SkipsSome(None, 0.0)):
+        seen: list[int] = []
+        built = trainer(NanGuard(check_every_n_steps=2))
+
+        def look(own: int, seen: list[int] = seen, built: Trainer = built) -> int:
+            seen.append(built.fit_loop.epoch_loop.batch_progress.current.ready)
+            return own
+
+        monkeypatch.setattr("lightning_lab.callbacks.nan_guard.largest", look)
+        built.fit(module, steps(4))
+        looks.append(seen)
+    assert looks[0] == looks[1] != []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_lab.callbacks.checkpoint import Checkpoint
 from lightning_lab.callbacks.early_stopping import EarlyStopping
@@ -19,7 +19,7 @@ from lightning_lab.callbacks.lr_schedule import LRSchedule
 from lightning_lab.callbacks.record import RunRecord
 from lightning_lab.data.loader import TensorLoader
 from lightning_lab.runs.directory import RunDirectory
-from lightning_lab.runs.errors import DivergedError
+from lightning_lab.runs.errors import DivergedError, Stopped
 from lightning_lab.tasks import Classification
 
 Build = Callable[..., Trainer]
@@ -207,7 +207,8 @@ def test_a_run_that_stopped_early_says_why(trainer: Build, scripted: Any, steps:
     ("error", "raised", "status", "reason"),
     [
         (KeyboardInterrupt(), SystemExit, "interrupted", "SIGINT in epoch 2"),
-        (SIGTERMException(), SIGTERMException, "interrupted", "SIGTERM in epoch 2"),
+        (Stopped(signal.SIGINT), Stopped, "interrupted", "SIGINT in epoch 2"),
+        (Stopped(signal.SIGTERM), Stopped, "interrupted", "SIGTERM in epoch 2"),
         (DivergedError("not finite"), DivergedError, "diverged", "not finite"),
         (ValueError("wrong"), ValueError, "failed", "ValueError: wrong"),
         (MemoryError(), MemoryError, "failed", "MemoryError: "),
@@ -242,14 +243,16 @@ def test_the_configuration_and_the_environment_are_written(
     assert isinstance(json.loads(run.environment.read_text()), dict)
 
 
-@pytest.mark.parametrize("overwrite", [True, False])
-def test_what_an_earlier_run_left_is_deleted_on_request(
-    trainer: Build, scripted: Any, steps: Steps, run: RunDirectory, overwrite: bool
+@pytest.mark.parametrize("begins", [True, False])
+def test_what_an_earlier_run_left_is_deleted_by_one_that_begins(
+    trainer: Build, scripted: Any, steps: Steps, run: RunDirectory, begins: bool
 ) -> None:
     trainer(record(run)).fit(scripted([1.0]), steps(2), steps(1))
     (run.path / "left").touch()
-    trainer(record(run, overwrite=overwrite)).fit(scripted([2.0]), steps(2), steps(1))
-    assert (run.path / "left").exists() is not overwrite
+    second = record(run)
+    second.begins = begins
+    trainer(second).fit(scripted([2.0]), steps(2), steps(1))
+    assert (run.path / "left").exists() is not begins
     assert [row["val/loss"] for row in run.read_metrics()] == [2.0]
 
 

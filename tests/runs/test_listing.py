@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,16 +15,10 @@ from support import Lab
 from lightning_lab.runs import listing
 from lightning_lab.runs.directory import RunDirectory
 from lightning_lab.runs.listing import differences, find_runs, flatten, status_of
+from lightning_lab.runs.lock import RunLock
 
 BEST = {"metric": "val/loss", "value": 0.123456, "epoch": 2}
 NOW = 1_700_000_000.0
-
-
-@pytest.fixture
-def dead_pid() -> int:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
 
 
 def leave(path: str, *, config: str = "a: 1\n", age_s: float = 0.0, **summary: Any) -> RunDirectory:
@@ -77,26 +68,20 @@ def test_differences_are_aligned_and_numbers_short() -> None:
 
 
 @pytest.mark.parametrize("status", ["completed", "stopped_early", "diverged", "interrupted", "failed"])
-def test_a_status_is_believed(tmp_path: Path, dead_pid: int, status: str) -> None:
-    run = leave(str(tmp_path / "run"), status=status, pid=dead_pid, host=platform.node())
+def test_a_status_is_believed(tmp_path: Path, status: str) -> None:
+    run = leave(str(tmp_path / "run"), status=status)
     assert status_of(run) == status
 
 
-def test_a_running_process_is_looked_up_on_its_own_machine_only(tmp_path: Path, dead_pid: int) -> None:
-    dead = leave(str(tmp_path / "dead"), status="running", pid=dead_pid, host=platform.node())
-    elsewhere = leave(str(tmp_path / "elsewhere"), status="running", pid=dead_pid, host="elsewhere")
-    alive = leave(str(tmp_path / "alive"), status="running", pid=os.getpid(), host=platform.node())
-    nobody = leave(str(tmp_path / "nobody"), status="running", host=platform.node())
-    assert [status_of(run) for run in (dead, elsewhere, alive, nobody)] == ["killed", "running", "running", "killed"]
-
-
-def test_a_process_of_somebody_else_is_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def kill(pid: int, number: int) -> None:
-        raise PermissionError
-
-    run = leave(str(tmp_path / "run"), status="running", pid=4_000_000, host=platform.node())
-    monkeypatch.setattr(os, "kill", kill)
-    assert status_of(run) == "running"
+def test_a_run_runs_as_long_as_its_lock_is_held(tmp_path: Path) -> None:
+    held, left, never = (leave(str(tmp_path / name), status="running") for name in ("held", "left", "never"))
+    locks = [RunLock(run.path) for run in (held, left)]
+    for lock in locks:
+        lock.acquire()
+    locks[1].release()
+    assert [status_of(run) for run in (held, left, never)] == ["running", "killed", "killed"]
+    locks[0].release()
+    assert status_of(held) == "killed"
 
 
 def test_a_run_without_a_summary_is_unknown(tmp_path: Path) -> None:

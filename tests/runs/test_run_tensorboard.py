@@ -14,7 +14,9 @@ from lightning_lab.runs.tensorboard import RunTensorBoard
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return tmp_path / "logs" / "one"
+    folder = tmp_path / "logs" / "one"
+    folder.mkdir(parents=True)  # as the run's lock does
+    return folder
 
 
 @pytest.fixture
@@ -53,7 +55,9 @@ def test_there_is_no_file_before_the_first_event(logger: RunTensorBoard, folder:
         ("train/loss", "train", "loss"),
         ("val/loss", "val", "loss"),
         ("test/acc", "test", "acc"),
-        ("val/loss/rank0", "val", "loss/rank0"),
+        ("val/loss/rank0", "val_rank0", "loss"),
+        ("val/loss/rank12", "val_rank12", "loss"),
+        ("val/loss/other", "val", "loss/other"),
         ("lr", ".", "lr"),
         ("other/loss", ".", "other/loss"),
         ("train", ".", "train"),
@@ -101,3 +105,18 @@ def test_after_the_end_it_can_write_again(logger: RunTensorBoard, folder: Path) 
     logger.log_metrics({"test/loss": 0.25}, step=1)
     logger.finalize("success")
     assert (points(folder / "train", "loss"), points(folder / "test", "loss")) == ([(1, 0.5)], [(1, 0.25)])
+
+
+def test_a_run_that_continues_forgets_what_it_does_again_and_writes_what_was_lost(folder: Path) -> None:
+    killed = RunTensorBoard(folder)
+    for step, value in ((1, 1.0), (3, 2.0), (4, 9.0)):  # the last one after its save
+        killed.log_metrics({"val/loss": value, "lr": value}, step)
+    killed.finalize("failed")
+    continued = RunTensorBoard(folder)
+    continued.go_on({"epoch": 2, "step": 4, "time_s": 1.0, "val/loss": 2.0, "lr": 2.0, "val/acc": None})
+    continued.log_metrics({"val/loss": 3.0, "lr": 3.0}, 5)
+    continued.finalize("success")
+    for part, tag in (("val", "loss"), (".", "lr")):
+        events = EventAccumulator(str(folder / part)).Reload()
+        assert [(event.step, event.value) for event in events.Scalars(tag)] == [(1, 1.0), (3, 2.0), (5, 3.0)]
+        assert events.Tags()["scalars"] == [tag]

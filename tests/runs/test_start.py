@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import pytest
 
 from lightning_lab.runs.directory import RunDirectory
 from lightning_lab.runs.errors import InputError
-from lightning_lab.runs.start import choose_directory, decide, open_record, origin_of
+from lightning_lab.runs.start import check_writable, choose_directory, decide, open_record, origin_of
 
 CONFIG = "seed_everything: 1\nmodel:\n  dropout: 0.5\nprogress:\n  style: bar\n"
 ORIGIN = Path("/runs/vgg/first")
@@ -24,7 +22,7 @@ ORIGIN = Path("/runs/vgg/first")
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """One process that nothing outside has started."""
-    monkeypatch.setenv("LIGHTNING_LAB_RUN", "")  # restored afterwards, whatever is chosen
+    monkeypatch.delenv("LIGHTNING_LAB_RUN", raising=False)
     for variable in ("LOCAL_RANK", "WORLD_SIZE", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"):
         monkeypatch.delenv(variable, raising=False)
 
@@ -51,13 +49,6 @@ def leave(run: RunDirectory, *, files: tuple[str, ...] = ("last", "best"), **sum
 
 def tree(folder: Path) -> dict[Path, bytes | None]:
     return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
-
-
-@pytest.fixture
-def dead_pid() -> int:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
 
 
 # --- where ---
@@ -89,7 +80,7 @@ def test_what_is_not_given_comes_from_the_origin_or_the_defaults(
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     assert choose(**given) == Path(expected)
-    assert Path(os.environ["LIGHTNING_LAB_RUN"]) == Path(expected).absolute()
+    assert "LIGHTNING_LAB_RUN" not in os.environ  # another run of this process is none of this one
 
 
 @pytest.mark.parametrize(
@@ -129,14 +120,8 @@ def test_several_processes_without_a_name_are_refused(monkeypatch: pytest.Monkey
 
 
 def test_a_process_that_the_run_started_takes_its_directory(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = choose().absolute()
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    assert choose(name="other", logs="other") == first
-
-
-def test_a_variable_left_by_an_earlier_run_of_this_process_changes_nothing() -> None:
-    choose(name="first")
-    assert choose(name="second") == Path("logs/stem/second")
+    monkeypatch.setenv("LIGHTNING_LAB_RUN", "/runs/mlp/first")
+    assert choose(name="other", logs="other") == Path("/runs/mlp/first")
 
 
 @pytest.mark.parametrize(
@@ -188,22 +173,6 @@ def test_an_empty_folder_and_none_begin(run: RunDirectory, overwrite: bool) -> N
     assert decide(run, CONFIG, overwrite=overwrite) == "begin"
 
 
-@pytest.mark.parametrize("overwrite", [True, False])
-def test_a_living_run_is_refused(run: RunDirectory, overwrite: bool) -> None:
-    leave(run, status="running", pid=os.getpid(), host=platform.node())
-    message = (
-        f"The run {run.path} is under way: process {os.getpid()} on {platform.node()}. "
-        f"Wait for it, choose another --run.name, or, if you know that it is gone, delete {run.summary}."
-    )
-    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
-        decide(run, CONFIG, overwrite=overwrite)
-
-
-def test_a_run_of_a_lost_machine_can_be_started_over(run: RunDirectory) -> None:
-    leave(run, status="running", pid=1, host="elsewhere")
-    assert decide(run, CONFIG, overwrite=True) == "begin"
-
-
 @pytest.mark.parametrize("option", ["name", "experiment"])
 @pytest.mark.parametrize("value", ["", ".", "..", "a/b", "../up", "/abs", "a/"])
 def test_a_name_is_a_plain_folder_name(option: str, value: str) -> None:
@@ -216,15 +185,7 @@ def test_a_name_is_a_plain_folder_name(option: str, value: str) -> None:
 def test_a_folder_that_cannot_be_written_is_told_first(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
     with pytest.raises(InputError, match=r"is not writable. Choose another --run.logs"):
-        decide(run, CONFIG, overwrite=False)
-
-
-def test_a_killed_run_continues_on_its_own_machine_only(run: RunDirectory, dead_pid: int) -> None:
-    leave(run, status="running", pid=dead_pid, host=platform.node())
-    assert decide(run, CONFIG, overwrite=False) == "continue"
-    run.summary.write_text(json.dumps({"status": "running", "pid": dead_pid, "host": "elsewhere"}))
-    with pytest.raises(InputError, match=f"is under way: process {dead_pid} on elsewhere. Wait for it"):
-        decide(run, CONFIG, overwrite=False)
+        check_writable(run)
 
 
 def test_another_configuration_is_refused_with_what_differs(run: RunDirectory) -> None:
@@ -235,7 +196,8 @@ def test_another_configuration_is_refused_with_what_differs(run: RunDirectory) -
         "  seed_everything  1 -> 2\n"
         "  model.dropout    0.5 -> 0.25\n"
         "  then             - -> test\n"
-        "Choose another --run.name, or start over with --run.overwrite true."
+        f"Choose another --run.name, let a new run go on from where this one is (`lightning-lab runs fork {run.path} "
+        "--KEY VALUE`), or start over with --run.overwrite true."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         decide(run, other, overwrite=False)
@@ -255,21 +217,57 @@ def test_a_file_in_the_place_of_the_directory_is_refused(run: RunDirectory) -> N
     run.path.touch()
     message = f"The run directory {run.path} is a file. Choose another --run.name."
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
-        decide(run, CONFIG, overwrite=True)
+        check_writable(run)
 
 
 # --- the record ---
 
 
-@pytest.mark.parametrize(
-    ("is_run", "overwrite", "kept"), [(True, True, False), (True, False, True), (False, True, True)]
-)
-def test_only_a_run_is_deleted(run: RunDirectory, is_run: bool, overwrite: bool, kept: bool) -> None:
+@pytest.mark.parametrize(("is_run", "begins", "kept"), [(True, True, False), (True, False, True), (False, True, True)])
+def test_only_a_run_is_deleted(run: RunDirectory, is_run: bool, begins: bool, kept: bool) -> None:
     run.checkpoints.mkdir(parents=True)
     (run.checkpoints / "last.ckpt").touch()
     if is_run:
         run.config.write_text("old: 1\n")
-    open_record(run, CONFIG, overwrite=overwrite)
+    open_record(run, CONFIG, begins=begins)
     assert run.last.exists() is kept
     assert run.config.read_text() == CONFIG
     assert json.loads(run.environment.read_text()).keys() >= {"commit", "dirty", "versions", "hardware", "command"}
+
+
+def test_a_kill_while_a_run_is_deleted_leaves_no_checkpoint_to_a_configuration_that_is_not_its_own(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(run, status="completed")
+    (run.path / ".lock").touch()
+    (run.path / "events").mkdir()
+    states = []
+    real_rmtree, real_unlink = shutil.rmtree, Path.unlink
+
+    def note(call: Any) -> Any:
+        def noted(path: Path, *args: Any, **kwargs: Any) -> None:
+            call(path, *args, **kwargs)
+            states.append((run.config.exists(), run.last.exists() or run.best.exists()))
+
+        return noted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", note(real_rmtree))
+        patch.setattr(Path, "unlink", note(real_unlink))
+        open_record(run, "another: 1\n", begins=True)
+    assert states == [(True, False)] * (len(states) - 1) + [(False, False)]
+    assert (run.path / ".lock").exists()
+
+
+def test_checkpoints_that_belong_to_no_configuration_are_not_taken(run: RunDirectory) -> None:
+    leave(run, status="interrupted")
+    run.config.unlink()
+    for overwrite in (True, False):
+        with pytest.raises(InputError, match=r"holds checkpoints but no config\.yaml that says what they are of"):
+            decide(run, CONFIG, overwrite=overwrite)
+
+
+def test_logs_at_an_address_are_refused() -> None:
+    message = "`run.logs` must be a local folder, got s3://bucket/logs. Copy the runs there when they are done."
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        choose(logs="s3://bucket/logs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from lightning_lab.runs import writer as module
+from lightning_lab.runs.errors import NotWrittenError
 from lightning_lab.runs.writer import BackgroundWriter
 
 
@@ -22,7 +24,7 @@ class Disk:
         self.go_on = threading.Semaphore(0)
         self.error: OSError | None = None
 
-    def write(self, path: Path, content: bytes) -> None:
+    def write(self, path: Path, content: bytes, *, keep: Path | None, new_folders: int | None) -> None:
         self.started.release()
         assert self.go_on.acquire(timeout=10)
         if self.error is not None:
@@ -105,6 +107,53 @@ def test_an_error_is_raised_once_in_the_thread_of_the_caller(disk: Disk, tmp_pat
     writer.put(tmp_path / "last.ckpt", b"3")
     writer.drain()
     assert disk.written == [("last.ckpt", b"3")]
+
+
+def test_behind_a_file_that_failed_nothing_is_written(disk: Disk, tmp_path: Path) -> None:
+    writer = BackgroundWriter()
+    writer.put(tmp_path / "first", b"")
+    assert disk.started.acquire(timeout=10)
+    for name in ("best.ckpt", "last.ckpt", "metrics.jsonl"):  # a last one must not know of a best one that is not there
+        writer.put(tmp_path / name, b"1")
+    disk.error = OSError(28, "No space left on device")
+    disk.go_on.release()
+    assert disk.started.acquire(timeout=0.2) is False
+    disk.error = None
+    disk.free()
+    with pytest.raises(OSError, match="No space left on device"):
+        writer.drain()
+    assert disk.written == []
+
+
+def test_last_words_that_fail_too_do_not_hide_the_first_error(disk: Disk, tmp_path: Path) -> None:
+    writer = BackgroundWriter()
+    disk.free()
+    disk.error = OSError(28, "the first")
+    writer.put(tmp_path / "last.ckpt", b"1")
+    with pytest.raises(OSError, match="the first") as first:
+        writer.drain()
+    disk.error = OSError(28, "the second")
+    for word in (b"failed", b"failed again"):
+        writer.put(tmp_path / "summary.json", word)  # not refused: the first error is told already
+        with writer._changed:
+            assert writer._changed.wait_for(lambda: not writer._waiting and not writer._writing, timeout=10)
+    with pytest.raises(OSError, match="the first") as again:
+        writer.drain()
+    assert again.value is first.value
+    writer.drain()  # told; and everything is as it can be
+
+
+@pytest.mark.parametrize("name", ["run/metrics.jsonl", "run/checkpoints/last.ckpt", "run/pictures/new.png"])
+def test_a_run_that_was_deleted_is_not_made_again(tmp_path: Path, name: str) -> None:
+    writer = BackgroundWriter()
+    writer.put(tmp_path / "run" / "metrics.jsonl", b"")
+    writer.put(tmp_path / "run" / "checkpoints" / "last.ckpt", b"")
+    writer.drain()
+    shutil.rmtree(tmp_path / "run")
+    writer.put(tmp_path / name, b"")
+    with pytest.raises(NotWrittenError, match="No such file or directory"):
+        writer.drain()
+    assert not (tmp_path / "run").exists()
 
 
 def test_nothing_to_write_is_drained_at_once() -> None:

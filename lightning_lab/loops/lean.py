@@ -12,18 +12,20 @@ It builds on names that Lightning keeps to itself, which is one reason why its m
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loops.fetchers import _DataFetcher, _DataLoaderIterDataFetcher
-from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from lightning.pytorch.loops.optimization.automatic import Closure, ClosureResult
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor
 from torch.optim import LBFGS, Optimizer
+
+from lightning_lab.loops.resumable import ResumableEpochLoop
 
 #: What the short way does not call on a module. Who overrides one of these gets Lightning's way.
 _MODULE_HOOKS = (
@@ -61,7 +63,7 @@ def use_lean_loop(trainer: Trainer) -> None:
     trainer.fit_loop.epoch_loop = LeanEpochLoop(trainer, theirs.min_steps, theirs.max_steps)
 
 
-class LeanEpochLoop(_TrainingEpochLoop):
+class LeanEpochLoop(ResumableEpochLoop):
     """Lightning's training epoch; a step takes the short way where it leads to the same place."""
 
     _lean = False
@@ -101,15 +103,17 @@ class LeanEpochLoop(_TrainingEpochLoop):
         with self._context():
             output = module.training_step(batch, batch_idx) if self._takes_index else module.training_step(batch)
         attributes["_current_fx_name"] = None
-        loss: Any = output["loss"] if isinstance(output, Mapping) else output
+        loss: Any  # torch leaves `backward` without types
+        loss, outputs = (output, {"loss": output.detach()}) if isinstance(output, Tensor) else _validated(output)
         counters.zero_grad.increment_ready()
         self._call("on_before_zero_grad", optimizer)
         counters.zero_grad.increment_started()
         optimizer.zero_grad()
         counters.zero_grad.increment_completed()
-        self._call("on_before_backward", loss)
-        loss.backward()
-        self._call("on_after_backward")
+        if loss is not None:
+            self._call("on_before_backward", loss)
+            loss.backward()
+            self._call("on_after_backward")
         self._call("on_before_optimizer_step", optimizer)
         optimizer.step()
         counters.step.increment_completed()
@@ -119,8 +123,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
             self.update_lr_schedulers("step", update_plateau_schedulers=False)
             if self._num_ready_batches_reached():
                 self.update_lr_schedulers("epoch", update_plateau_schedulers=False)
-        extra = {k: v for k, v in output.items() if k != "loss"} if isinstance(output, Mapping) else {}
-        self._call("on_train_batch_end", {"loss": loss.detach(), **extra}, batch, batch_idx)
+        self._call("on_train_batch_end", outputs, batch, batch_idx)
         if self._logs_steps():
             connector.on_batch_end()
             self.batch_progress.increment_completed()
@@ -175,7 +178,7 @@ def is_plain(trainer: Trainer) -> bool:
         and trainer.accumulate_grad_batches == 1
         and trainer.gradient_clip_val is None
         and module.automatic_optimization
-        and not any(getattr(type(module), name) is not getattr(LightningModule, name) for name in _MODULE_HOOKS)
+        and not any(_is_overridden(getattr(module, name), LightningModule, name) for name in _MODULE_HOOKS)
         and "dataloader_iter" not in inspect.signature(module.training_step).parameters
         and _steps_without_closure(trainer.optimizers[0])
     )
@@ -184,6 +187,15 @@ def is_plain(trainer: Trainer) -> bool:
 def _steps_without_closure(optimizer: Optimizer) -> bool:
     # torch's own call a closure once, in front of the step; others may call it again (LBFGS does), or move weights.
     return type(optimizer).__module__.startswith("torch.optim") and not isinstance(optimizer, LBFGS)
+
+
+def _validated(output: Any) -> tuple[Tensor | None, dict[str, Any]]:
+    # What is no tensor is rare enough for Lightning's own checks. None is allowed: a step without a gradient.
+    result = ClosureResult.from_training_step_output(output)
+    if result.closure_loss is None:
+        Closure.warning_cache.warn("`training_step` returned `None`. If this was on purpose, ignore this warning...")
+        return None, {}
+    return result.closure_loss, result.asdict()
 
 
 def _is_on(batch: Any, device: Any) -> bool:
@@ -195,4 +207,9 @@ def _is_on(batch: Any, device: Any) -> bool:
 
 def _overriding(trainer: Trainer, name: str) -> list[Callable[..., None]]:
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return [getattr(c, name) for c in callbacks if getattr(type(c), name) is not getattr(Callback, name)]
+    hooks = [getattr(callback, name) for callback in callbacks]  # of the object: a hook can be put on one of them alone
+    return [hook for hook in hooks if _is_overridden(hook, Callback, name)]
+
+
+def _is_overridden(hook: Callable[..., Any], base: type, name: str) -> bool:
+    return getattr(hook, "__func__", None) is not getattr(base, name)

@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loops.optimization.automatic import Closure
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.profilers import SimpleProfiler
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
 from lightning_lab.data.loader import Examples, TensorLoader
-from lightning_lab.loop import LeanEpochLoop, is_plain, use_lean_loop
+from lightning_lab.loops.lean import LeanEpochLoop, is_plain, use_lean_loop
 from lightning_lab.nets import MLP
 from lightning_lab.tasks import Classification
 
@@ -35,7 +38,10 @@ class Net(LightningModule):
         if self.logs:
             self.log("by_step", loss, on_step=True, on_epoch=False, batch_size=len(batch[1]))
             self.log("by_epoch", loss, on_step=False, on_epoch=True, batch_size=len(batch[1]))
-        return loss if self.gives == "loss" else {"loss": loss, "extra": batch_idx}
+        if self.gives == "sometimes nothing" and batch_idx in (0, 3):
+            return None
+        given = {"mapping": {"loss": loss, "extra": batch_idx}, "no loss": {"extra": batch_idx}, "number": 0.5}
+        return given.get(self.gives, loss)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.log("val/loss", nn.functional.cross_entropy(self.layers(batch[0]), batch[1]), batch_size=len(batch[1]))
@@ -107,9 +113,9 @@ def build(tmp_path: Path, *callbacks: Callback, lean: bool, **settings: Any) -> 
 def advances(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which way each step took."""
     taken: list[str] = []
-    theirs = LeanEpochLoop.__mro__[1].advance  # type: ignore[attr-defined]
+    theirs = _TrainingEpochLoop.advance
     ours = LeanEpochLoop.advance
-    monkeypatch.setattr(LeanEpochLoop.__mro__[1], "advance", lambda *a: (taken.append("Lightning"), theirs(*a))[1])
+    monkeypatch.setattr(_TrainingEpochLoop, "advance", lambda *a: (taken.append("Lightning"), theirs(*a))[1])
     monkeypatch.setattr(LeanEpochLoop, "advance", lambda *a: (taken.append("step"), ours(*a))[1])
     return taken
 
@@ -119,9 +125,10 @@ def sgd(parameters: Any) -> Optimizer:
 
 
 @pytest.mark.parametrize("settings", [{}, {"precision": "bf16-mixed"}, {"val_check_interval": 2}, {"max_steps": 7}])
-@pytest.mark.parametrize("gives", ["loss", "mapping"])
+@pytest.mark.parametrize("gives", ["loss", "mapping", "sometimes nothing"])
 @pytest.mark.parametrize("logs", [False, True])
 @pytest.mark.parametrize("optimizer", [sgd, Adam])
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
 def test_a_run_is_the_same_to_the_last_bit(
     tmp_path: Path, advances: list[str], optimizer: Any, logs: bool, gives: str, settings: Any
 ) -> None:
@@ -131,11 +138,42 @@ def test_a_run_is_the_same_to_the_last_bit(
         trainer = build(tmp_path, diary, lean=lean, **settings)
         trainer.fit(net, loader(), loader(10))
         states = (net.seen, diary.lines, {k: float(v) for k, v in trainer.callback_metrics.items()})
-        found[lean] = (*states, trainer.fit_loop.state_dict(), [p.tolist() for p in net.parameters()])
+        loops = trainer.fit_loop.state_dict()
+        for ours in ("between_steps", "validation_due"):
+            loops["epoch_loop.state_dict"].pop(ours, None)
+        found[lean] = (*states, loops, [p.tolist() for p in net.parameters()])
     assert found[True] == found[False]
     # The first run is Lightning's alone; in the second, no step is.
     assert advances.count("step") == advances.count("Lightning") > 0
     assert advances == sorted(advances)
+
+
+def test_a_step_without_a_loss_is_warned_of_once(tmp_path: Path) -> None:
+    said = {}
+    for lean in (False, True):
+        Closure.warning_cache.clear()  # or it would be quiet about what an earlier run was told
+        with pytest.warns(UserWarning, match="`training_step` returned `None`") as warned:
+            build(tmp_path, lean=lean).fit(Net(sgd, gives="sometimes nothing"), loader(), loader(10))
+        said[lean] = [text for one in warned if "returned" in (text := str(one.message))]
+    assert said[True] == said[False]
+    assert len(said[True]) == 1
+
+
+@pytest.mark.parametrize(
+    ("gives", "message"), [("no loss", "the 'loss' key needs to be present"), ("number", "must return a Tensor")]
+)
+def test_what_is_no_loss_is_refused_as_lightning_does(
+    tmp_path: Path, advances: list[str], gives: str, message: str
+) -> None:
+    said, diaries = {}, {}
+    for lean in (False, True):
+        diary = Diary()
+        with pytest.raises(MisconfigurationException, match=message) as error:
+            build(tmp_path, diary, lean=lean).fit(Net(sgd, gives=gives), loader(), loader(10))
+        said[lean], diaries[lean] = str(error.value), diary.lines
+    assert said[True] == said[False]
+    assert diaries[True] == diaries[False]
+    assert advances == ["Lightning", "step"]
 
 
 class Overrides(Net):
@@ -193,3 +231,14 @@ def test_a_run_stopped_on_one_way_continues_on_the_other(tmp_path: Path, stop: i
             resumed, loader(), loader(10), ckpt_path=tmp_path / "here.ckpt", weights_only=True
         )
         assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
+def test_a_hook_that_was_put_on_one_object_is_called_too(tmp_path: Path) -> None:
+    found = {}
+    for lean in (True, False):
+        steps: list[int] = []
+        one = Callback()
+        one.on_train_batch_end = lambda trainer, *_, steps=steps: steps.append(trainer.global_step)  # type: ignore[method-assign]
+        build(tmp_path, one, lean=lean, max_epochs=1).fit(Net(lambda p: SGD(p, lr=0.1)), loader(), loader(7))
+        found[lean] = steps
+    assert found[True] == found[False] == [1, 2, 3, 4, 5]
