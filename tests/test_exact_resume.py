@@ -53,7 +53,7 @@ PLACES = (
     "on_save_checkpoint:2",
 )
 #: All places for the settings that differ in where a step ends; the others have state that is the same everywhere.
-EVERYWHERE = ("dropout", "accumulated gradients", "two validations an epoch", "an end within an epoch")
+EVERYWHERE = ("accumulated gradients", "two validations an epoch")
 CASES = [
     pytest.param(
         setting, place, marks=[] if setting in EVERYWHERE or place in (PLACES[1], PLACES[4]) else pytest.mark.slow

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import Lab
 
 import lightning_lab
 from lightning_lab import shipped
@@ -52,7 +53,7 @@ def wait_for(path: Path, *processes: subprocess.Popen[str]) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_the_told_command_goes_on(
-    number: signal.Signals, code: int, tmp_path: Path, uninterrupted: dict[str, Any]
+    lab: Lab, number: signal.Signals, code: int, tmp_path: Path, uninterrupted: dict[str, Any]
 ) -> None:
     run = tmp_path / "logs" / "mlp" / "one"
     command = [*COMMAND, *STOPPED, "--run.name=one"]
@@ -68,11 +69,10 @@ def test_a_signal_saves_and_the_told_command_goes_on(
     assert summary(run)["status"] == "interrupted"
     assert summary(run)["reason"].startswith(number.name)
     assert 1 <= summary(run)["epochs"] < 15
-    told = [*COMMAND, *err.rsplit("lightning-lab ", 1)[1].split()]
-    again = subprocess.run(told, cwd=tmp_path, capture_output=True, text=True, timeout=240)
-    assert again.returncode == 0, again.stderr
-    assert again.stdout.startswith("Continuing ")
-    assert "logs/mlp/one from its last checkpoint." in again.stdout
+    answer = lab(*err.rsplit("lightning-lab ", 1)[1].split())
+    assert answer.code == 0, answer.err
+    assert answer.out.startswith("Continuing ")
+    assert "logs/mlp/one from its last checkpoint." in answer.out
     assert compare(uninterrupted, result_of(RunDirectory(run))) == ()
 
 

@@ -244,7 +244,6 @@ finally:
 @pytest.mark.parametrize(
     ("signals", "pause_s", "printed", "code"),
     [
-        (0, 0, ["batch"] * 4 + ["end"], 0),
         (2, 0, ["signal", "signal", "batch", "end"], 1),  # a launcher and the terminal: one wish
         (2, 0.6, ["signal"], 130),
     ],

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -125,38 +123,6 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
 
 
 # --- a kill while saving ---
-
-KILLED = """
-import os, sys
-from pathlib import Path
-import torch
-from lightning_lab.runs import files
-from lightning_lab.runs.checkpoint_io import (
-    WholeFileCheckpointIO,
-    check_fits,
-    newest_sound,
-    read_checkpoint,
-    set_aside,
-)
-from lightning_lab.runs.directory import previous
-
-def dies(file, content):
-    file.write(content[:4000])
-    file.flush()
-    os._exit(9)
-
-files._write_all = dies
-WholeFileCheckpointIO().save_checkpoint({"epoch": 4, "state_dict": {"w": torch.zeros(5000)}}, Path(sys.argv[1]))
-"""
-
-
-def test_a_kill_while_saving_leaves_the_old_checkpoint(path: Path) -> None:
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], capture_output=True, text=True, timeout=120)
-    assert killed.returncode == 9, killed.stderr
-    (half,) = (one for one in path.parent.iterdir() if one != path)
-    assert half.stat().st_size == 4000
-    assert bits(read_checkpoint(path)) == bits(content())
-
 
 # --- does it fit? ---
 
