@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from types import FrameType
 
 from lightning_lab import __version__
@@ -21,6 +22,7 @@ _VERBS = {
     "configs": ("lightning_lab.shipped", "main", "list the shipped configurations"),
     "runs": ("lightning_lab.runs.listing", "main", "list runs; `runs show RUN`, `runs diff A B`"),
     "runs fork": ("lightning_lab.fork", "main", "a new run that goes on from where another one is, with changes"),
+    "study": ("lightning_lab.studies.main", "main", "compare settings over seeds; `study --help`"),
     "doctor": ("lightning_lab.doctor", "main", "what this machine has; --resume, --parity: rehearse a run"),
 }
 _TRAINER_VERBS = ("fit", "validate", "test", "predict")
@@ -48,7 +50,7 @@ def main(args: list[str]) -> int:
     try:
         if verb not in _VERBS:
             raise InputError(unknown("verb", verb, _VERBS))
-        with _sigterm_raises(Stopped):
+        with _signals(Stopped):
             module, function, _ = _VERBS[verb]
             handler = getattr(import_module(module), function)
             code: int = handler(verb, rest) if verb in _TRAINER_VERBS else handler(rest)
@@ -66,7 +68,7 @@ def main(args: list[str]) -> int:
 
 
 @contextmanager
-def _sigterm_raises(stopped: Callable[[signal.Signals], BaseException]) -> Iterator[None]:
+def _signals(stopped: Callable[[signal.Signals], BaseException]) -> Iterator[None]:
     # As Python does with SIGINT: files and locks are given back on the way out, and the exit code is ours. A training
     # has a finer way, between two steps.
     def stop(number: int, frame: FrameType | None) -> None:
@@ -75,17 +77,21 @@ def _sigterm_raises(stopped: Callable[[signal.Signals], BaseException]) -> Itera
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, stop)}
+    if hasattr(signal, "SIGUSR1"):  # asks a training to save, and would end everything else
+        before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def entry() -> None:
     """Run the command line of this process: the console script ``lightning-lab``."""
-    # As `python -m` does: a class_path can name a module in the current folder.
-    sys.path.insert(0, "")
+    # As `python -m` does, so that a class_path can name a module in the current folder.
+    # By its name: the parser changes into the folder of each configuration.
+    sys.path.insert(0, str(Path.cwd()))
     sys.exit(main(sys.argv[1:]))
 
 

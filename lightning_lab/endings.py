@@ -13,8 +13,9 @@ from pathlib import Path
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from lightning_lab.cli import LabCLI
-from lightning_lab.runs.errors import DivergedError, LostProcessError, NotWrittenError, Stopped, unknown
+from lightning_lab.runs.errors import DivergedError, InputError, LostProcessError, NotWrittenError, Stopped, unknown
 from lightning_lab.runs.files import write_text
+from lightning_lab.runs.terminal import say
 
 #: What to do about a disk, by the number of its error.
 _REMEDIES = {
@@ -60,7 +61,8 @@ def end(error: BaseException, cli: LabCLI | None) -> int:
     if isinstance(error, ValueError | OSError | MisconfigurationException):
         if isinstance(error, OSError) and (told := _disk_error(error, cli)):
             return _say(f"error: {told}", 2)
-        _keep_traceback(cli)
+        if not isinstance(error, InputError):
+            _keep_traceback(cli)
         return _say(f"error: {_reword(str(error))}", 2)
     traceback.print_exc()
     _keep_traceback(cli)
@@ -107,7 +109,7 @@ def _say_once(cli: LabCLI | None, text: str, code: int) -> int:
 
 
 def _say(text: str, code: int) -> int:
-    print(text, file=sys.stderr, flush=True)
+    say(text, sys.stderr)
     return code
 
 

@@ -6,18 +6,19 @@ setting does to the state that it takes over is decided here, and said: nothing 
 
 from __future__ import annotations
 
-import shutil
 from argparse import RawDescriptionHelpFormatter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lightning_lab.cli import LabCLI
+from lightning_lab.endings import end
 from lightning_lab.messages import quieten
 from lightning_lab.runs.arguments import Parser
 from lightning_lab.runs.checkpoint_io import WholeFileCheckpointIO, check_fits, newest_sound, read_checkpoint
-from lightning_lab.runs.directory import RunDirectory
+from lightning_lab.runs.directory import RunDirectory, previous
 from lightning_lab.runs.errors import InputError
 from lightning_lab.runs.files import write_bytes, write_json
 from lightning_lab.runs.listing import differences, find_run, flatten
@@ -31,11 +32,12 @@ _EXAMPLES = """examples:
 With another optimiser, its sums (momentum) start at zero; with other numbers for the same one they are kept. A changed
 schedule stands where it would stand had it been there from the beginning. Other settings begin to act at the fork."""
 #: Slots whose state belongs to their settings, with the class that keeps it.
-_STATE_OF = {
-    "early_stopping": "EarlyStopping",
-    "checkpoint": "ModelCheckpoint",
-    "gradient_clipping": "GradientClipping",
-}
+_STATE_OF = {"early_stopping": "EarlyStopping", "gradient_clipping": "GradientClipping"}
+#: What decides how long a run is, and so where ``LinearDecay`` ends that was not told.
+_LENGTH = (
+    "trainer.max_epochs", "trainer.max_steps", "trainer.limit_train_batches", "trainer.accumulate_grad_batches",
+    "data.batch_size",
+)  # fmt: skip
 
 
 def main(args: list[str]) -> int:
@@ -62,12 +64,16 @@ def main(args: list[str]) -> int:
     parser.add_argument("--run.name", dest="name", metavar="NAME", help="the new run (default: RUN-fork-1 and so on)")
     options, changes = parser.parse_known_args(args)
     quieten()
-    source = find_run(options.run, Path(options.logs))
-    name = options.name or _free_name(source.path)
-    command = [f"--config={source.config}", f"--run.logs={source.path.parent.parent}", f"--run.name={name}", *changes]
-    cli = LabCLI("fit", command, stem=source.path.parent.name, origin=source.path)
-    cli.check_monitors()
-    print(fork(source, cli))
+    try:
+        source = find_run(options.run, Path(options.logs))
+        source.read_config()  # a damaged one is told by its name
+        name = options.name or _free_name(source.path)
+        place = [f"--config={source.config}", f"--run.logs={source.path.parent.parent}", f"--run.name={name}"]
+        cli = LabCLI("fit", [*place, *changes], stem=source.path.parent.name, origin=source.path)
+        cli.check_monitors()
+        print(fork(source, cli))
+    except BaseException as error:
+        return end(error, None)
     return 0
 
 
@@ -91,13 +97,21 @@ def fork(source: RunDirectory, cli: LabCLI) -> str:
     checkpoint = read_checkpoint(last)
     check_fits(checkpoint, cli.model.state_dict(), last)
     there, now = flatten(source.read_config()), flatten(yaml.safe_load(cli.record.config))
-    told = _adapt(checkpoint, _changed(there, now), cli, source)
+    changed = _changed(there, now)
+    told = _adapt(checkpoint, changed, cli, source, str(now.get("lr_schedule.scheduler")))
+    best = _best_of(checkpoint, source, cli) if not changed & {"checkpoint.monitor", "checkpoint.mode"} else None
+    if best is None:
+        checkpoint["callbacks"]["RunRecord"]["best_from"] = len(checkpoint["callbacks"]["RunRecord"]["rows"])
+        _forget(checkpoint, "_Best")
+        told.append("The best epoch is looked for from the fork on.")
+    known = {callback.state_key for callback in cli.trainer.callbacks}  # type: ignore[attr-defined]
+    checkpoint["callbacks"] = {key: state for key, state in checkpoint["callbacks"].items() if key in known}
     lock = RunLock(run.path)
     lock.acquire()
     try:
         WholeFileCheckpointIO().save_checkpoint(checkpoint, run.last)
-        if source.best.exists():
-            shutil.copyfile(source.best, run.best)
+        if best is not None:
+            write_bytes(run.best, best)
         if source.metrics.exists():
             write_bytes(run.metrics, source.metrics.read_bytes())
         summary = source.read_summary()
@@ -113,9 +127,14 @@ def fork(source: RunDirectory, cli: LabCLI) -> str:
     )
 
 
-def _adapt(checkpoint: dict[str, Any], changed: set[str], cli: LabCLI, source: RunDirectory) -> list[str]:
+def _adapt(
+    checkpoint: dict[str, Any], changed: set[str], cli: LabCLI, source: RunDirectory, scheduler: str
+) -> list[str]:
     """Make the state fit the changed settings, and tell what became of it."""
     told = []
+    done, most = len(checkpoint["callbacks"]["RunRecord"]["rows"]), cli.config.trainer.max_epochs
+    if most is not None and 0 <= most < done:
+        raise InputError(f"`trainer.max_epochs` {most} is behind the run {source.path}, which has done {done} epochs.")
     within = checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"].get("between_steps", False)
     moving = sorted(key for key in changed if key.startswith("data.") or key == "seed_everything")
     if within and moving:
@@ -123,24 +142,40 @@ def _adapt(checkpoint: dict[str, Any], changed: set[str], cli: LabCLI, source: R
             f"The run {source.path} stands within an epoch, and {moving[0]} decides what that epoch consists of. "
             "Continue it to the epoch's end first."
         )
-    optimizer = [key for key in changed if key.startswith("model.optimizer")]
-    if "model.optimizer" in optimizer:
-        checkpoint["optimizer_states"] = []
-        told.append("The optimiser is another one and starts without momentum.")
-    elif optimizer:
-        groups = cli.model.configure_optimizers().state_dict()["param_groups"]
-        checkpoint["optimizer_states"][0]["param_groups"] = groups
-    if optimizer or any(key.startswith("lr_schedule") for key in changed):
+    length = scheduler.endswith("LinearDecay") and not changed.isdisjoint(_LENGTH)
+    if length or any(key.startswith(("model.optimizer", "lr_schedule")) for key in changed):
+        if "model.optimizer" in changed:
+            checkpoint["optimizer_states"] = []
+            told.append("The optimiser is another one and starts without momentum.")
+        else:
+            groups = cli.model.configure_optimizers().state_dict()["param_groups"]
+            checkpoint["optimizer_states"][0]["param_groups"] = groups
         checkpoint["lr_schedulers"] = []
         callbacks = checkpoint["callbacks"]
         callbacks["LRSchedule"] = {**callbacks.get("LRSchedule", {"rates": []}), "on_plateau": None, "catch_up": True}
         told.append("The learning rate's schedule stands where it would had it been this one from the beginning.")
     for slot, name in _STATE_OF.items():
         if any(key.startswith(f"{slot}.") for key in changed):
-            for key in [key for key in checkpoint["callbacks"] if key.startswith(name)]:
-                del checkpoint["callbacks"][key]
+            _forget(checkpoint, name)
             told.append(f"`{slot}` starts anew.")
     return told
+
+
+def _best_of(checkpoint: dict[str, Any], source: RunDirectory, cli: LabCLI) -> bytes | None:
+    """Read the best checkpoint that the state knows of; the file may be older or newer than the state."""
+    cli.record.load_state_dict(checkpoint["callbacks"]["RunRecord"])
+    step = cli.record.best_row.get("step")
+    for path in (source.best, previous(source.best)):
+        with suppress(InputError):
+            if read_checkpoint(path)["global_step"] == step:
+                return path.read_bytes()
+    return None
+
+
+def _forget(checkpoint: dict[str, Any], name: str) -> None:
+    # The key of a callback's state begins with its class.
+    for key in [key for key in checkpoint["callbacks"] if key.startswith(name)]:
+        del checkpoint["callbacks"][key]
 
 
 def _changed(there: dict[str, Any], now: dict[str, Any]) -> set[str]:

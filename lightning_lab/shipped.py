@@ -13,11 +13,19 @@ _PACKAGE = Path(__file__).resolve().parent
 FOLDER = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
 #: What ``fit`` does with nothing else said.
 DEFAULT = "digits/lenet5"
+#: Where the studies stand, below the folder.
+STUDIES = "studies"
 
 
 def names() -> list[str]:
-    """List the names of the shipped configurations, for example ``cifar10/lenet5``."""
-    return sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))
+    """List the names of the shipped configurations, for example ``cifar10/lenet5``; a study is none."""
+    found = (path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))
+    return sorted(name for name in found if not name.startswith(f"{STUDIES}/"))
+
+
+def study_names() -> list[str]:
+    """List the names of the shipped studies, for example ``digits_dropout``."""
+    return sorted(path.stem for path in (FOLDER / STUDIES).glob("*.yaml"))
 
 
 def main(args: list[str]) -> int:
@@ -27,12 +35,14 @@ def main(args: list[str]) -> int:
         return 0
     if args:
         raise InputError(f"`configs` takes no arguments, got {' '.join(args)}.")
-    width = max(map(len, names()))
+    width = max(map(len, names() + study_names()))
     for name in names():
-        first = (FOLDER / f"{name}.yaml").read_text().splitlines()[0].lstrip("# ")
-        print(f"{name:<{width}}  {first}")
+        print(f"{name:<{width}}  {_first_line(name)}")
     print("\nUse one by name:  lightning-lab fit --config digits/lenet5")
-    print("Look at one:      lightning-lab fit --config digits/lenet5 --print_config")
+    print("Look at one:      lightning-lab fit --config digits/lenet5 --print_config\n\nstudies:")
+    for name in study_names():
+        print(f"{name:<{width}}  {_first_line(f'{STUDIES}/{name}')}")
+    print("\nLook at one:      lightning-lab study plan digits_dropout")
     return 0
 
 
@@ -55,12 +65,39 @@ def find(name: str) -> Path:
             raise InputError(f"There is no configuration file {name}. `lightning-lab configs` lists the shipped ones.")
         if not shipped.is_file():
             raise InputError(unknown("configuration", name, names()))
+        if FOLDER / STUDIES in shipped.parents:
+            raise InputError(f"{name} holds a study, which `lightning-lab study run {name}` runs.")
         path = shipped
-    _check(path)
+    check(path)
     return path
 
 
-def _check(path: Path) -> None:
+def find_study(name: str) -> Path:
+    """Find a study file: a path wins over a shipped one's name.
+
+    Args:
+        name: What stands behind ``study plan``.
+
+    Raises:
+        InputError: If there is none.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    plain = name.removesuffix(".yaml").removeprefix("configs/").removeprefix(f"{STUDIES}/")
+    if plain in study_names():
+        return FOLDER / STUDIES / f"{plain}.yaml"
+    if path.suffix in (".yaml", ".yml", ".json"):
+        raise InputError(f"There is no study file {name}. `lightning-lab configs` lists the shipped ones.")
+    raise InputError(unknown("study", name, study_names()))
+
+
+def check(path: Path) -> None:
+    """Check that a file holds a mapping in valid YAML.
+
+    Raises:
+        InputError: If it does not, with the line.
+    """
     try:
         content = yaml.safe_load(path.read_text())
     except UnicodeDecodeError as error:
@@ -76,3 +113,7 @@ def _check(path: Path) -> None:
         raise InputError(f"{path}{where} is not valid YAML: {problem}.") from error
     if content is not None and not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}; a configuration is a mapping of keys to values.")
+
+
+def _first_line(name: str) -> str:
+    return (FOLDER / f"{name}.yaml").read_text().splitlines()[0].lstrip("# ")

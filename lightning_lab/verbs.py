@@ -21,6 +21,8 @@ from lightning_lab.runs.listing import flatten
 from lightning_lab.runs.lock import RunLock
 from lightning_lab.runs.start import check_writable, decide, origin_of, written_by_newer
 from lightning_lab.runs.tensorboard import RunTensorBoard
+from lightning_lab.runs.terminal import say
+from lightning_lab.runs.vault import check_may_test
 
 _CONFIG_FLAGS = ("--config", "-c")
 
@@ -67,6 +69,11 @@ def _fit(cli: LabCLI) -> None:
     with _own(cli):
         # Every process looks, none has written yet: the record is opened when all of them are ready to train.
         state = decide(cli.run_directory, cli.record.config, overwrite=cli.config.run.overwrite)
+        if state != "begin" and cli.config.ckpt_path is not None:
+            raise InputError(
+                f"`ckpt_path` has no effect: the run {cli.run_directory.path} goes on from its own checkpoint. Leave "
+                "it out, or choose another --run.name."
+            )
         if state == "finished":
             summary = cli.run_directory.read_summary()
             _print(
@@ -125,6 +132,7 @@ def _test(cli: LabCLI) -> None:
 
 
 def _measure_test(cli: LabCLI) -> None:
+    check_may_test(cli.run_directory.path)
     choice = (None if cli.verb == "fit" else cli.config.ckpt_path) or "best"
     if choice == "best" and cli.verb == "fit" and not cli.run_directory.best.exists():
         _print("Nothing was validated, so there is no best checkpoint: testing the last one.")
@@ -220,4 +228,4 @@ def _table(metrics: Any) -> str:
 
 @rank_zero_only
 def _print(text: str) -> None:
-    print(text, flush=True)
+    say(text)

@@ -11,8 +11,10 @@ from support import Lab
 
 from lightning_lab import shipped
 from lightning_lab.data.cifar10 import CLASS_NAMES
+from lightning_lab.runs.errors import InputError
 
 TRAINING = ["cifar10/lenet5", "cifar10/speedrun", "cifar10/vgg", "digits/lenet5", "digits/mlp", "regression/mlp"]
+STUDIES = ["digits_dropout"]
 MACHINES = ["trainer/cpu", "trainer/ddp", "trainer/ddp_cpu2", "trainer/gpu"]
 
 
@@ -29,6 +31,8 @@ def cifar10_tree(root: Path) -> Path:
 
 def test_these_are_all() -> None:
     assert shipped.names() == sorted(TRAINING + MACHINES)
+    assert shipped.study_names() == STUDIES  # read in tests/studies/test_design.py
+    assert len(list(shipped.FOLDER.rglob("*.yaml"))) == len(TRAINING + MACHINES + STUDIES)
 
 
 @pytest.mark.parametrize("name", TRAINING)
@@ -62,7 +66,7 @@ def test_begins_with_what_it_is(name: str) -> None:
 
 def test_every_row_of_the_configs_readme_is_a_file() -> None:
     readme = (shipped.FOLDER / "README.md").read_text()
-    assert [name for name in TRAINING + MACHINES if f"`{name}`" not in readme] == []
+    assert [name for name in TRAINING + MACHINES + STUDIES if f"`{name}`" not in readme] == []
 
 
 def test_a_path_wins_over_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,3 +76,15 @@ def test_a_path_wins_over_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     own.write_text("trainer: {max_epochs: 1}\n")
     assert shipped.find("digits/lenet5") == Path("digits/lenet5")
     assert shipped.find("digits/mlp") == shipped.FOLDER / "digits" / "mlp.yaml"
+
+
+def test_a_study_is_no_configuration_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = shipped.FOLDER / "studies" / "digits_dropout.yaml"
+    names = ("digits_dropout", "studies/digits_dropout", "configs/studies/digits_dropout.yaml", str(file))
+    assert {shipped.find_study(name) for name in names} == {file}
+    own = Path("digits_dropout")
+    own.write_text("name: mine\n")
+    assert shipped.find_study("digits_dropout") == own
+    with pytest.raises(InputError, match="holds a study, which `lightning-lab study run studies/digits_dropout` runs"):
+        shipped.find("studies/digits_dropout")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ BY_EPOCH = (
     "--lr_schedule.scheduler.gamma=0.5",
 )
 SLOWER = ("--lr_schedule.scheduler.gamma=0.1", "--model.optimizer.lr=0.2", "--lr_schedule.warmup=1")
+LINEAR = ("--lr_schedule.scheduler=lightning_lab.callbacks.lr_schedule.LinearDecay",)
+NONE = ("--lr_schedule=null",)
 ADAM = ("--model.optimizer=Adam", "--model.optimizer.lr=0.3")
 BY_STEP = ("--lr_schedule.interval=step", "--lr_schedule.scheduler.step_size=5")
 
@@ -56,6 +59,7 @@ def test_a_longer_run_is_the_one_that_was_longer_from_the_beginning(lab: Lab, so
     assert out.startswith(f"{run('b').path} goes on from {source.path} in epoch 4, step 16. Changed (there -> now):\n")
     assert "\n  trainer.max_epochs  4 -> 7\n" in out
     assert compare(result_of(run("whole")), result_of(run("b"))) == ()
+    assert epoch_of_best("b") == run("b").read_summary()["best"]["epoch"]
     assert {path: path.read_bytes() for path in source.path.rglob("*") if path.is_file()} == before
 
 
@@ -71,6 +75,47 @@ def test_another_schedule_stands_where_it_would_from_the_beginning(
     assert rates("b")[:4] == rates("a")
     assert rates("b")[4:] == pytest.approx(rates("whole")[4:], rel=1e-12)
     assert rates("b")[4:] != rates("a")[-1:] * 3
+
+
+PLATEAU = (
+    "--lr_schedule.scheduler=ReduceLROnPlateau", "--lr_schedule.scheduler.patience=0",
+    "--lr_schedule.scheduler.threshold=100",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(PLATEAU, BY_EPOCH), (PLATEAU, NONE), (BY_EPOCH, NONE), (LINEAR, ()), (LINEAR, BY_EPOCH)]
+)
+def test_a_schedule_of_another_kind_stands_there_too(lab: Lab, before: tuple[str, ...], after: tuple[str, ...]) -> None:
+    assert lab(*FIT, *before, "--run.name=a").code == 0
+    longer = ("--trainer.max_epochs=7", *after)
+    assert lab(*FIT, *(before if not after else ()), "--run.name=whole", *longer).code == 0
+    fork(lab, *longer)
+    assert rates("b")[4:] == pytest.approx(rates("whole")[4:], rel=1e-12)
+
+
+def epoch_of_best(name: str) -> int:
+    return int(read_checkpoint(run(name).best)["epoch"]) + 1
+
+
+def test_with_another_measure_the_best_is_looked_for_from_the_fork_on(lab: Lab, source: RunDirectory) -> None:
+    changes = ("--checkpoint.monitor=val/acc", "--model.optimizer.lr=2.0", "--trainer.max_epochs=7")
+    assert "The best epoch is looked for from the fork on." in fork(lab, *changes)
+    best = run("b").read_summary()["best"]
+    assert best["metric"] == "val/acc"
+    assert best["epoch"] == epoch_of_best("b") > 4
+
+
+def test_a_best_checkpoint_that_the_state_does_not_know_is_not_taken_over(lab: Lab, source: RunDirectory) -> None:
+    whole = source.last.read_bytes()
+    source.last.write_bytes(whole[:-100])  # the fork begins at the generation before
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that it uses that one
+        assert lab("runs", "fork", "a", "--run.name=b", "--trainer.max_epochs=5").code == 0
+    rows = read_checkpoint(run("b").last)["callbacks"]["RunRecord"]["rows"]
+    assert len(rows) < 4
+    if run("b").best.exists():
+        assert epoch_of_best("b") == min(rows, key=lambda row: row["val/loss"])["epoch"]
 
 
 def momentum(checkpoint: dict[str, Any]) -> list[Any]:
@@ -99,6 +144,7 @@ def test_names_are_counted(lab: Lab, source: RunDirectory) -> None:
     ("arguments", "message"),
     [
         (("nothing",), "error: Unknown run 'nothing'. Known: e/a."),
+        (("a", "--trainer.max_epochs=2"), "error: `trainer.max_epochs` 2 is behind the run logs/e/a, which has done 4"),
         (("a", "--run.name=a"), "error: There is a run logs/e/a already. Choose another --run.name."),
         (("a", "--data.batch_siz=4"), "error: Unknown key 'data.batch_siz'. Did you mean 'data.batch_size'?"),
         (

@@ -12,7 +12,7 @@ from support import Lab
 
 from lightning_lab import __version__
 
-TORCH_FREE = [["--help"], ["--version"], ["configs"], ["runs"], ["runs", "--help"], ["doctor", "--brief"]]
+TORCH_FREE = [["--help"], ["--version"], ["configs"], ["study"], ["runs"], ["runs", "--help"], ["doctor", "--brief"]]
 
 
 @pytest.mark.parametrize("args", TORCH_FREE, ids=" ".join)
@@ -77,6 +77,8 @@ def test_doctor_refuses_what_it_does_not_know(lab: Lab) -> None:
 def test_configs_lists_each_with_its_first_line(lab: Lab) -> None:
     lines = lab("configs").out.splitlines()
     assert lines[0].split(maxsplit=1) == ["cifar10/lenet5", "LeNet-5 (the labs' wide one) on CIFAR-10."]
+    studies = lines[lines.index("studies:") :]
+    assert studies[1].startswith("digits_dropout    Dropout in the dense layers of LeNet-5")
 
 
 def test_configs_takes_no_arguments(lab: Lab) -> None:

@@ -125,3 +125,16 @@ def test_the_wheel_carries_the_configurations(tmp_path: Path) -> None:
     folder, listed = done.stdout.splitlines()
     assert folder == str(tmp_path / "site" / "lightning_lab" / "configs")
     assert listed.split() == shipped.names()
+
+
+def test_a_reader_that_is_gone_costs_the_run_nothing(tmp_path: Path) -> None:
+    # `fit 2>&1 | tee log`, where Ctrl-C ends tee before it.
+    run = tmp_path / "logs" / "mlp" / "one"
+    command = [*COMMAND, *STOPPED, "--run.name=one"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for(run / "metrics.jsonl", process)
+    assert process.stdout is not None
+    process.stdout.close()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    assert summary(run)["status"] == "interrupted"

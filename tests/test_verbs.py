@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from PIL import Image
 from support import QUICK, Lab
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lightning_lab.__main__ import main
 from lightning_lab.runs.lock import RunLock
 
 RUN = Path("logs/mlp/one")
@@ -439,3 +441,35 @@ def test_a_configuration_of_a_newer_version_says_so(lab: Lab, version: str, newe
     assert answer.code == 2
     assert answer.err.startswith("error: Unknown key 'unheard_of'.")
     assert ("was written by lightning_lab 99.0.1, and this is" in answer.err) is newer
+
+
+@pytest.mark.parametrize(
+    ("setting", "recorded"),
+    [("--data.split_seed=5", False), ("--trainer.limit_test_batches=2", False), ("--data.batch_size=7", True)],
+)
+def test_a_test_of_something_else_is_not_entered_as_the_runs(
+    lab: Lab, setting: str, recorded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab(*FIT)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        answer = main(["test", f"--config={RUN}/config.yaml", setting])
+    assert answer == 0
+    assert ("test" in summary()) is recorded
+    words = f"it is not that of the run ({setting[2:].partition('=')[0]})."
+    assert any(words in str(warning.message) for warning in told) is not recorded
+
+
+def test_time_that_is_over_is_the_reason(lab: Lab) -> None:
+    assert lab(*FIT, "--trainer.max_epochs=4000", "--trainer.max_time=00:00:00:01").code == 0
+    assert (summary()["status"], summary()["reason"]) == ("completed", "trainer.max_time is over")
+    assert 0 < summary()["epochs"] < 4000
+
+
+def test_weights_to_start_with_are_refused_where_a_run_goes_on(lab: Lab) -> None:
+    lab(*FIT)
+    answer = lab(*FIT, f"--ckpt_path={RUN}/checkpoints/best.ckpt")
+    assert answer.code == 2
+    assert answer.err.startswith(
+        "error: `ckpt_path` has no effect: the run logs/mlp/one goes on from its own checkpoint."
+    )

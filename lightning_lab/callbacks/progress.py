@@ -10,6 +10,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
+from lightning_lab.runs.terminal import say
+
 #: The columns of the line, in this order, where the run logs them; the rest stands in metrics.jsonl.
 COLUMNS = ("train/loss", "val/loss", "train/acc", "val/acc", "val/mae", "val/r2", "lr")
 
@@ -52,7 +54,7 @@ class Progress(ProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what is trained on what, and start the clock."""
         if self._enabled:
-            print(_heading(trainer, pl_module), flush=True)
+            say(_heading(trainer, pl_module))
         self._fit_started = time.perf_counter()
         self._first_epoch = trainer.current_epoch
         if trainer.fit_loop.restarted_mid_epoch:  # Lightning does not announce that epoch again
@@ -150,7 +152,7 @@ class Progress(ProgressBar):
             left = f"  left {_duration((now - self._fit_started) / done * remaining)}"
         if self._enabled:
             epoch_s = _duration(now - self._epoch_started)
-            print(f"epoch {_epochs(trainer, 0)}  {'  '.join(shown)}  {epoch_s}{left}", flush=True)
+            say(f"epoch {_epochs(trainer, 0)}  {'  '.join(shown)}  {epoch_s}{left}")
 
 
 def _heading(trainer: Trainer, pl_module: LightningModule) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, Timer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -20,7 +21,7 @@ from lightning_lab.callbacks.early_stopping import EarlyStopping
 from lightning_lab.runs.directory import RunDirectory
 from lightning_lab.runs.errors import DivergedError, InputError, Stopped
 from lightning_lab.runs.files import json_text, write_bytes, write_json
-from lightning_lab.runs.start import open_record
+from lightning_lab.runs.start import changed_measure, open_record
 from lightning_lab.runs.tensorboard import RunTensorBoard
 
 
@@ -63,6 +64,7 @@ class RunRecord(Checkpoint):
         self.mode = mode
         self.seed = seed
         self._rows: list[dict[str, Any]] = []
+        self._best_from = 0  # the row that the best one is looked for from: a fork may have another measure
         self._seconds_before = 0.0  # training time of the process that was interrupted
         self._started = time.perf_counter()
         self._lr = 0.0
@@ -76,7 +78,7 @@ class RunRecord(Checkpoint):
         self._training = True
         self._check_split(trainer)
         if trainer.is_global_zero:
-            open_record(self.run, self.config, begins=self.begins)
+            open_record(self.run, self.config, begins=self.begins, overwrite=self.overwrite)
             if not self.begins and isinstance(trainer.logger, RunTensorBoard):
                 trainer.logger.go_on(self._rows[-1] if self._rows else {})
         self._write(trainer, "running", f"process {os.getpid()} on {platform.node()}")
@@ -118,7 +120,9 @@ class RunRecord(Checkpoint):
         if stop is not None:
             self._write(trainer, "stopped_early", str(stop.stopping_reason_message))
         else:
-            self._write(trainer, "completed", None)
+            timer = next((c for c in trainer.callbacks if isinstance(c, Timer)), None)  # type: ignore[attr-defined]
+            over = timer is not None and (timer.time_remaining() or 0) <= 0
+            self._write(trainer, "completed", "trainer.max_time is over" if over else None)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Complete the record of a run that was killed behind its last checkpoint: there is nothing left to train."""
@@ -145,7 +149,12 @@ class RunRecord(Checkpoint):
         """Add the test's metrics to the summary."""
         ckpt_path = trainer.ckpt_path
         of_best = ckpt_path is None or Path(ckpt_path).absolute() == self.run.best.absolute()
-        if trainer.is_global_zero and of_best:  # another checkpoint's numbers are printed, not recorded
+        changed = changed_measure(self.run, self.config) if of_best and self.run.config.exists() else []
+        if changed:
+            rank_zero_warn(
+                f"The test is not entered into the record: it is not that of the run ({', '.join(changed)})."
+            )
+        elif trainer.is_global_zero and of_best:  # another checkpoint's numbers are printed, not recorded
             test = _plain(trainer.callback_metrics)
             kept = {name: value for name, value in test.items() if name.startswith("test/")}
             before = self.run.read_summary()
@@ -154,7 +163,7 @@ class RunRecord(Checkpoint):
     @property
     def best(self) -> dict[str, Any] | None:
         """The best epoch so far: metric, value, epoch."""
-        rows = [row for row in self._rows if row.get(self.monitor) is not None]
+        rows = [row for row in self._rows[self._best_from :] if row.get(self.monitor) is not None]
         if not rows:
             return None
         best = (min if self.mode == "min" else max)(rows, key=lambda row: row[self.monitor])
@@ -173,11 +182,18 @@ class RunRecord(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the rows for a run that continues."""
-        return {"rows": self._rows, "seconds": self._seconds, "lr": self._lr, "validated": self._validated}
+        return {
+            "rows": self._rows,
+            "best_from": self._best_from,
+            "seconds": self._seconds,
+            "lr": self._lr,
+            "validated": self._validated,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go back to the rows of the checkpoint; a later epoch is trained again."""
         self._rows = state_dict["rows"]
+        self._best_from = state_dict["best_from"]
         self._seconds_before = state_dict["seconds"]
         self._lr = state_dict["lr"]
         self._validated = state_dict["validated"]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -54,7 +54,7 @@ class SafePoint(Callback):
         self.every_s = None if every_n_minutes is None else 60 * every_n_minutes
         self.wait = wait
         self._asked = NOTHING
-        self._asked_at = 0.0
+        self._interrupted_at = 0.0
         self._saved_at = 0.0
         self._before: dict[signal.Signals, Any] = {}
 
@@ -62,7 +62,7 @@ class SafePoint(Callback):
         """Take the signals over; only a process's main thread can."""
         self._saved_at = time.monotonic()
         if threading.current_thread() is threading.main_thread():
-            self._asked = NOTHING
+            self._asked, self._interrupted_at = NOTHING, 0.0
             for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
                 if hasattr(signal, name):  # Windows has no SIGUSR1
                     number = signal.Signals[name]
@@ -133,11 +133,12 @@ class SafePoint(Callback):
     def _note(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if number == signal.SIGINT:
-            if self._asked == INTERRUPT and now - self._asked_at > _SECOND_AFTER_S:
+            if self._interrupted_at and now - self._interrupted_at > _SECOND_AFTER_S:
                 os._exit(128 + number)
-            if self._asked < INTERRUPT:
-                self._asked_at = now
-                print("\nStopping after this step; again to leave at once.", file=sys.stderr, flush=True)
+            if not self._interrupted_at:
+                self._interrupted_at = now
+                with suppress(OSError):  # who reads it may have got the same signal; and this is the middle of a step
+                    os.write(2, b"\nStopping after this step; again to leave at once.\n")
         ask = {signal.SIGINT: INTERRUPT, signal.SIGTERM: TERMINATE}.get(signal.Signals(number), SAVE)
         self._asked = max(self._asked, ask)
 

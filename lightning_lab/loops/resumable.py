@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
@@ -34,6 +34,8 @@ class ResumableEpochLoop(_TrainingEpochLoop):
         """Take up the epoch where the checkpoint left it."""
         self._load_loader_state(data_fetcher)
         super().on_run_start(data_fetcher)
+        callbacks: list[Callback] = self.trainer.callbacks
+        self._acting = [callback for callback in callbacks if isinstance(callback, ActsBetweenSteps)]
         if not (self.restarting and self._restarted_between_steps):
             return  # an epoch's end, or another one's checkpoint, which Lightning's own rules are for
         self._restarted_between_steps = False
@@ -52,10 +54,8 @@ class ResumableEpochLoop(_TrainingEpochLoop):
         super().on_advance_end(data_fetcher)
         self._validation_due = False
         if not self._should_accumulate():
-            trainer = self.trainer
-            for callback in trainer.callbacks:
-                if isinstance(callback, ActsBetweenSteps):
-                    callback.on_between_steps(trainer, trainer.lightning_module)
+            for callback in self._acting:
+                callback.on_between_steps(self.trainer, self.trainer.lightning_module)
         self._between_steps = False
 
     def _load_loader_state(self, data_fetcher: _DataFetcher) -> None:

@@ -87,11 +87,25 @@ class RunDirectory:
         """Read summary.json; an empty mapping if there is none yet.
 
         Raises:
-            InputError: If the file is not valid JSON.
+            InputError: If the file is not the JSON that a run writes.
         """
         if not self.summary.exists():
             return {}
-        return _mapping(self.summary, json.loads)
+        if self.can_continue:
+            remedy = (
+                f"Move it aside, and `lightning-lab fit --config {self.config}` writes it anew from the last "
+                "checkpoint; the test result in it is lost, and the data are not compared with its split."
+            )
+        else:
+            remedy = (
+                "Restore it from a copy, or start over with `lightning-lab fit --config "
+                f"{self.config} --run.overwrite true`: there is no last checkpoint to write it anew from."
+            )
+        summary = _mapping(self.summary, json.loads, remedy)
+        fault = _fault(summary)
+        if fault is not None:
+            raise _damaged(self.summary, fault, remedy)
+        return summary
 
     def read_config(self) -> dict[str, Any]:
         """Read config.yaml.
@@ -99,20 +113,47 @@ class RunDirectory:
         Raises:
             InputError: If the file is not a mapping in valid YAML.
         """
-        return _mapping(self.config, yaml.safe_load)
+        return _mapping(self.config, yaml.safe_load, "Restore it from a copy, or start over with another --run.name.")
+
+    def read_environment(self) -> dict[str, Any]:
+        """Read environment.json; an empty mapping if there is none.
+
+        Raises:
+            InputError: If the file is not a mapping in valid JSON.
+        """
+        if not self.environment.exists():
+            return {}
+        # Not "delete it": without the file, its config.yaml is no longer known as the record of a run.
+        return _mapping(
+            self.environment, json.loads, "Leave it: a run that continues writes it anew, and no result depends on it."
+        )
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Read metrics.jsonl; an empty list if there is none yet.
 
         Raises:
-            InputError: If a line is not valid JSON.
+            InputError: If a line is not a JSON object.
         """
         if not self.metrics.exists():
             return []
-        try:
-            return [json.loads(line) for line in self.metrics.read_text().splitlines() if line]
-        except ValueError as error:
-            raise InputError(f"{self.metrics} is damaged ({error}).") from error
+        rows = []
+        for number, line in enumerate(_bytes(self.metrics).splitlines(), start=1):
+            if not line:
+                continue
+            fault = "not a JSON object"
+            try:
+                row = json.loads(line.decode())
+            except ValueError as error:  # what is not UTF-8 is a ValueError too
+                row, fault = None, _one_line(error)
+            if not isinstance(row, dict):
+                raise _damaged(
+                    self.metrics,
+                    f"line {number}: {fault}",
+                    "Mend or remove that line; an unfinished run writes the file anew when it continues "
+                    f"(`lightning-lab fit --config {self.config}`).",
+                )
+            rows.append(row)
+        return rows
 
 
 def previous(checkpoint: Path) -> Path:
@@ -125,11 +166,43 @@ def previous(checkpoint: Path) -> Path:
     return checkpoint.with_name(f"{checkpoint.stem}.previous{checkpoint.suffix}")
 
 
-def _mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+def _mapping(path: Path, parse: Callable[[str], Any], remedy: str) -> dict[str, Any]:
+    data = _bytes(path)
     try:
-        content = parse(path.read_text())
+        content = parse(data.decode())
     except (ValueError, yaml.YAMLError) as error:  # what is not UTF-8 is a ValueError too
-        raise InputError(f"{path} is damaged ({error}). Delete it, or the run, and start again.") from error
+        raise _damaged(path, _one_line(error), remedy) from error
     if not isinstance(content, dict):
-        raise InputError(f"{path} is damaged (not a mapping). Delete it, or the run, and start again.")
+        raise _damaged(path, "not a mapping", remedy)
     return content
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}). Put it back, or give yourself access.") from error
+
+
+def _damaged(path: Path, fault: str, remedy: str) -> InputError:
+    return InputError(f"{path} is damaged ({fault}). {remedy}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())  # YAML's errors have several
+
+
+def _fault(summary: dict[str, Any]) -> str | None:
+    """Tell what in a summary no run has written: those who read it rely on these."""
+    for key in ("last", "test", "examples"):
+        if not isinstance(summary.get(key, {}), dict):
+            return f"`{key}` is not a mapping"
+    best = summary.get("best")  # null without a finite value
+    if best is None:
+        return None
+    if not isinstance(best, dict):
+        return "`best` is not a mapping"
+    for key, kind in (("metric", str), ("value", int | float), ("epoch", int)):
+        if not isinstance(best.get(key), kind):
+            return f"`best` has no {key}"
+    return None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from argparse import RawDescriptionHelpFormatter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,17 @@ def main(args: list[str]) -> int:
 
 
 def find_runs(logs: Path) -> list[RunDirectory]:
-    """Find every run below `logs`, oldest first."""
-    summaries = [path for path in logs.rglob("summary.json") if (path.parent / "config.yaml").exists()]
+    """Find every run below `logs`, oldest first.
+
+    Raises:
+        InputError: If `logs` is no name that a folder can have.
+    """
+    try:
+        summaries = [path for path in logs.rglob("summary.json") if (path.parent / "config.yaml").exists()]
+    except OSError as error:
+        raise InputError(
+            f"`run.logs` {logs} cannot be read ({error.strerror}). Name the folder of the runs."
+        ) from error
     return [RunDirectory(path.parent) for path in sorted(summaries, key=lambda path: (_started(path), path))]
 
 
@@ -82,7 +91,11 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def status_of(run: RunDirectory) -> str:
-    """Tell a run's status; a run that says "running" while no process has its lock is "killed"."""
+    """Tell a run's status; a run that says "running" while no process has its lock is "killed".
+
+    Raises:
+        InputError: If the run's summary is damaged.
+    """
     status = str(run.read_summary().get("status", "unknown"))
     return "killed" if status == "running" and not is_locked(run.path) else status
 
@@ -92,24 +105,32 @@ def _list(logs: Path) -> str:
     if not runs:
         return f"No runs in {logs}/ yet. Start one: lightning-lab fit"
     rows = [("RUN", "STATUS", "EPOCHS", "BEST", "LAST", "TEST", "AGE")]
+    damaged = ""
     for run in runs:
-        summary = run.read_summary()
-        best, test = summary.get("best") or {}, summary.get("test") or {}
-        last = (summary.get("last") or {}).get(best.get("metric"))
-        rows.append(
-            (
-                run.path.relative_to(logs).as_posix(),
-                status_of(run),
-                str(summary.get("epochs", "-")),
-                f"{best['metric']} {best['value']:.4g} (epoch {best['epoch']})" if best else "-",
-                _fixed(last),
-                " ".join(f"{key} {_fixed(test[key])}" for key in ("test/acc", "test/loss") if key in test) or "-",
-                _age(_started(run.summary)),
-            )
-        )
+        name, age = run.path.relative_to(logs).as_posix(), _age(_started(run.summary))
+        try:
+            rows.append((name, *_result(run), age))
+        except InputError:  # one run's, and no reason to withhold the others
+            rows.append((name, "damaged", "-", "-", "-", "-", age))
+            damaged = "\n\ndamaged: `lightning-lab runs show RUN` says which file, and the way on."
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    return (
+        "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        )
+        + damaged
+    )
+
+
+def _result(run: RunDirectory) -> tuple[str, str, str, str, str]:
+    summary = run.read_summary()
+    best, test = summary.get("best") or {}, summary.get("test") or {}
+    return (
+        status_of(run),
+        str(summary.get("epochs", "-")),
+        f"{best['metric']} {best['value']:.4g} (epoch {best['epoch']})" if best else "-",
+        _fixed((summary.get("last") or {}).get(best.get("metric"))),
+        " ".join(f"{key} {_fixed(test[key])}" for key in ("test/acc", "test/loss") if key in test) or "-",
     )
 
 
@@ -141,7 +162,7 @@ def _diff(a: RunDirectory, b: RunDirectory) -> str:
     lines = [f"a: {a.path}", f"b: {b.path}", "", "configuration"]
     lines += differences(flatten(a.read_config()), flatten(b.read_config())) or ["  the same"]
     lines += ["", "environment"]
-    lines += differences(_environment(a), _environment(b)) or ["  the same"]
+    lines += _environments(a, b) or ["  the same"]
     lines += ["", "results"]
     lines += differences(_results(a), _results(b)) or ["  the same"]
     return "\n".join(lines)
@@ -155,10 +176,16 @@ def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     return [f"  {key:<{width}}  {_number(a.get(key, '-'))} -> {_number(b.get(key, '-'))}" for key in keys]
 
 
-def _environment(run: RunDirectory) -> dict[str, Any]:
-    known = json.loads(run.environment.read_text()) if run.environment.exists() else {}
-    kept = {key: known.get(key) for key in ("lightning_lab", "commit", "dirty", "python", "versions", "hardware")}
-    return flatten(kept)
+def _environments(a: RunDirectory, b: RunDirectory) -> list[str]:
+    known = []
+    for run in (a, b):
+        try:
+            known.append(run.read_environment())
+        except InputError as error:  # the configurations and the results can be compared all the same
+            return [f"  not compared: {error}"]
+    keys = ("lightning_lab", "commit", "dirty", "python", "versions", "hardware")
+    before, after = (flatten({key: one.get(key) for key in keys}) for one in known)
+    return differences(before, after)
 
 
 def _results(run: RunDirectory) -> dict[str, Any]:
@@ -179,8 +206,9 @@ def find_run(name: str, logs: Path) -> RunDirectory:
         InputError: If there is none, or if there are several.
     """
     folder = Path(name)
-    if (folder / "summary.json").exists():
-        return RunDirectory(folder)
+    with suppress(OSError):  # too long for a folder's name, or not ours to look into
+        if (folder / "summary.json").exists():
+            return RunDirectory(folder)
     runs = {run.path.relative_to(logs).as_posix(): run for run in find_runs(logs)}
     matches = [known for known in runs if known.endswith(f"/{name}")] or [known for known in runs if name in known]
     if name in runs:

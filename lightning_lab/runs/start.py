@@ -23,6 +23,14 @@ from lightning_lab.runs.lock import LOCK, OWNER
 RUN_VARIABLE = "LIGHTNING_LAB_RUN"
 #: Keys that say how a run is shown, not what it computes; a change of them does not stop a run from continuing.
 _COSMETIC = ("progress",)
+#: What a run writes into its folder.
+_OWN = (
+    "config.yaml", "environment.json", "metrics.jsonl", "summary.json", "traceback.txt", "predictions.csv",
+    "confusion_matrix.png", "misclassified.png", "checkpoints", "train", "val", "val_rank*", "test", "events.out.*",
+)  # fmt: skip
+_TEST_LIMIT = "trainer.limit_test_batches"
+#: Keys of the data that say where they lie and how they are read, not what they are.
+_WHERE = ("data.root", "data.path", "data.download", "data.url", "data.batch_size", "data.predict_folder")
 
 
 def choose_directory(
@@ -83,8 +91,8 @@ def decide(run: RunDirectory, config: str, *, overwrite: bool) -> Literal["begin
     if overwrite:
         return "begin"
     finished = run.read_summary().get("status") in FINISHED
-    if not (finished or run.can_continue):
-        return "begin"  # nothing to lose
+    if not (finished or run.can_continue or run.best.exists() or run.read_metrics()):
+        return "begin"  # it was ended before anything was computed
     changed = _changes(run, config)
     if changed:
         raise InputError(
@@ -93,7 +101,10 @@ def decide(run: RunDirectory, config: str, *, overwrite: bool) -> Literal["begin
             + "\nChoose another --run.name, let a new run go on from where this one is (`lightning-lab runs fork "
             f"{run.path} --KEY VALUE`), or start over with --run.overwrite true."
         )
-    return "finished" if finished else "continue"
+    if finished:
+        return "finished"
+    # Without a last checkpoint the same is computed again from the beginning.
+    return "continue" if run.can_continue else "begin"
 
 
 def check_writable(run: RunDirectory) -> None:
@@ -111,16 +122,30 @@ def check_writable(run: RunDirectory) -> None:
         raise InputError(f"The run cannot be written: {existing} is not writable. Choose another --run.logs.")
 
 
-def open_record(run: RunDirectory, config: str, *, begins: bool) -> None:
+def changed_measure(run: RunDirectory, config: str) -> list[str]:
+    """Name the settings that decide what a test measures, and that are not those of the run.
+
+    Args:
+        run: The run that is tested.
+        config: The configuration of the test, as YAML.
+    """
+    there, now = flatten(run.read_config()), flatten(yaml.safe_load(config))
+    keys = [key for key in {**there, **now} if key.split(".")[0] in ("data", "model") or key == _TEST_LIMIT]
+    return [key for key in keys if key not in _WHERE and repr(there.get(key)) != repr(now.get(key))]
+
+
+def open_record(run: RunDirectory, config: str, *, begins: bool, overwrite: bool = False) -> None:
     """Make the directory with config.yaml and environment.json.
 
     Args:
         run: The directory.
         config: The resolved configuration as YAML.
-        begins: Delete what an earlier run left there. Only a folder with a run's config.yaml is ever deleted.
+        begins: Delete what an earlier run has written there. Only in a folder with a run's config.yaml is anything
+            ever deleted.
+        overwrite: Delete everything there.
     """
     if begins and run.config.exists():
-        _empty(run)
+        _empty(run, everything=overwrite)
     write_text(run.config, config)
     write_json(run.environment, describe_environment())
 
@@ -158,14 +183,14 @@ def _check_name(option: str, value: str | None) -> None:
         raise InputError(f"`{option}` must be a plain folder name, got {value!r}. Where runs go is --run.logs.")
 
 
-def _empty(run: RunDirectory) -> None:
-    # The checkpoints first and config.yaml last: a kill in between leaves no checkpoint that a later run, which finds
-    # a configuration of its own, could take for its own.
+def _empty(run: RunDirectory, *, everything: bool) -> None:
+    # What says that the run is finished first, then the checkpoints, config.yaml last: a kill in between leaves no
+    # checkpoint that a later run, which finds a configuration of its own, could take for its own.
     def order(path: Path) -> int:
-        return {run.checkpoints: 0, run.config: 2}.get(path, 1)
+        return {run.summary: 0, run.checkpoints: 1, run.config: 3}.get(path, 2)
 
     for path in sorted(run.path.iterdir(), key=order):
-        if path.name in (LOCK, OWNER):
+        if path.name in (LOCK, OWNER) or not (everything or any(path.match(name) for name in _OWN)):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -75,12 +75,14 @@ class BackgroundWriter:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._waiting))
-                path = min(self._waiting, key=self._priority)
-                content = self._waiting.pop(path)
+                # All that waits, so that on a slow disk newer checkpoints do not keep the record from being written.
+                batch = sorted(self._waiting.items(), key=lambda item: self._priority(item[0]))
+                self._waiting.clear()
                 self._writing = True
             error: BaseException | None = None
             try:
-                self._write(path, content)
+                for path, content in batch:
+                    self._write(path, content)
             except BaseException as caught:  # told where it can be acted on
                 error = caught
             with self._changed:

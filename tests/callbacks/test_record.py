@@ -248,11 +248,11 @@ def test_what_an_earlier_run_left_is_deleted_by_one_that_begins(
     trainer: Build, scripted: Any, steps: Steps, run: RunDirectory, begins: bool
 ) -> None:
     trainer(record(run)).fit(scripted([1.0]), steps(2), steps(1))
-    (run.path / "left").touch()
+    (run.path / "predictions.csv").touch()
     second = record(run)
     second.begins = begins
     trainer(second).fit(scripted([2.0]), steps(2), steps(1))
-    assert (run.path / "left").exists() is not begins
+    assert (run.path / "predictions.csv").exists() is not begins
     assert [row["val/loss"] for row in run.read_metrics()] == [2.0]
 
 

@@ -72,14 +72,14 @@ def test_a_signal_in_a_step_stops_behind_it(
     scripted: Any,
     steps: Steps,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
     hook: str,
     number: signal.Signals,
 ) -> None:
     with pytest.raises(Stopped, match=f"^Stopped by {number.name}.$"):
         run(Signal(hook, 8, number)).fit(scripted([1.0, 1.0, 1.0]), steps(5), steps(1))
     assert steps_in(tmp_path / "checkpoints" / "last.ckpt") == 8
-    told = capsys.readouterr().err.count("Stopping after this step; again to leave at once.")
+    told = capfd.readouterr().err.count("Stopping after this step; again to leave at once.")
     assert told == (1 if number == signal.SIGINT else 0)
 
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support import Lab
+from support import QUICK, Lab
 
 from lightning_lab.runs import listing
 from lightning_lab.runs.directory import RunDirectory
@@ -151,16 +151,174 @@ def test_runs_are_found_at_any_depth_and_nothing_else_is(lab: Lab) -> None:
     assert lab("runs", "show", "x/y").out.startswith("logs/studies/x/y\n")
 
 
+DAMAGED_SUMMARIES = [
+    (b"{", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+    (b"", "Expecting value: line 1 column 1 (char 0)"),
+    (b"\xff\xfe", "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
+    (b"[]", "not a mapping"),
+    (b"null", "not a mapping"),
+    (b'{"best": [1]}', "`best` is not a mapping"),
+    (b'{"best": {"metric": "val/loss", "epoch": 1}}', "`best` has no value"),
+    (b'{"best": {"metric": "val/loss", "value": "low", "epoch": 1}}', "`best` has no value"),
+    (b'{"best": {"metric": [], "value": 0.5, "epoch": 1}}', "`best` has no metric"),
+    (b'{"best": {"metric": "val/loss", "value": 0.5}}', "`best` has no epoch"),
+    (b'{"last": null}', "`last` is not a mapping"),
+    (b'{"last": "val/loss"}', "`last` is not a mapping"),
+    (b'{"test": [0.5]}', "`test` is not a mapping"),
+    (b'{"examples": null}', "`examples` is not a mapping"),
+]
+
+
+@pytest.mark.parametrize(("content", "what"), DAMAGED_SUMMARIES)
+def test_a_damaged_summary_hides_no_other_run(lab: Lab, content: bytes, what: str) -> None:
+    leave("logs/mlp/a", age_s=3)
+    leave("logs/mlp/b", age_s=2).summary.write_bytes(content)
+    leave("logs/mlp/c", age_s=1, best=BEST)
+    listed = lab("runs")
+    lines = [line.split()[:4] for line in listed.out.splitlines()[1:4]]
+    assert (listed.code, listed.err) == (0, "")
+    assert lines == [
+        ["mlp/a", "completed", "3", "-"],
+        ["mlp/b", "damaged", "-", "-"],
+        ["mlp/c", "completed", "3", "val/loss"],
+    ]
+    assert listed.out.splitlines()[4:] == [
+        "",
+        "damaged: `lightning-lab runs show RUN` says which file, and the way on.",
+    ]
+    for command in (("show", "mlp/b"), ("diff", "mlp/a", "mlp/b")):
+        answer = lab("runs", *command)
+        assert (answer.code, answer.out) == (2, "")
+        assert answer.err == (
+            f"error: logs/mlp/b/summary.json is damaged ({what}). Restore it from a copy, or start over with "
+            "`lightning-lab fit --config logs/mlp/b/config.yaml --run.overwrite true`: there is no last checkpoint to "
+            "write it anew from.\n"
+        )
+
+
+def test_what_a_run_without_a_finite_value_writes_is_not_damaged(lab: Lab) -> None:
+    leave("logs/mlp/a", best=None, last={}, test={})
+    assert lab("runs").out.splitlines()[1].split()[:6] == ["mlp/a", "completed", "3", "-", "-", "-"]
+    assert lab("runs", "show", "mlp/a").code == 0
+
+
+def test_a_summary_that_cannot_be_read_is_named(lab: Lab) -> None:
+    run = leave("logs/mlp/a")
+    run.summary.unlink()
+    run.summary.mkdir()
+    assert lab("runs").out.splitlines()[1].split()[:2] == ["mlp/a", "damaged"]
+    message = "logs/mlp/a/summary.json cannot be read (Is a directory). Put it back, or give yourself access."
+    assert lab("runs", "show", "mlp/a").err == f"error: {message}\n"
+
+
+def test_the_remedy_for_a_damaged_summary_works(lab: Lab) -> None:
+    assert lab("fit", *QUICK, "--lr_schedule=null", "--run.experiment=mlp", "--run.name=a").code == 0
+    run = RunDirectory(Path("logs/mlp/a"))
+    before = run.read_summary()
+    run.summary.write_text(json.dumps(before)[:40])
+    assert lab("runs", "show", "mlp/a").err.endswith(
+        "). Move it aside, and `lightning-lab fit --config logs/mlp/a/config.yaml` writes it anew from the last "
+        "checkpoint; the test result in it is lost, and the data are not compared with its split.\n"
+    )
+    run.summary.rename(run.path / "aside.json")
+    assert lab("fit", "--config", "logs/mlp/a/config.yaml").code == 0
+    kept = ("status", "reason", "epochs", "steps", "best", "last", "seed", "split")
+    assert [run.read_summary()[key] for key in kept] == [before[key] for key in kept]
+
+
+def test_the_remedy_without_a_last_checkpoint_works(lab: Lab) -> None:
+    assert (
+        lab("fit", *QUICK, "--lr_schedule=null", "--checkpoint=null", "--run.experiment=mlp", "--run.name=a").code == 0
+    )
+    run = RunDirectory(Path("logs/mlp/a"))
+    run.summary.write_text("{")
+    assert (
+        "start over with `lightning-lab fit --config logs/mlp/a/config.yaml --run.overw" in lab("runs", "show", "a").err
+    )
+    assert lab("fit", "--config", "logs/mlp/a/config.yaml", "--run.overwrite", "true").code == 0
+    assert run.read_summary()["status"] == "completed"
+
+
+# --- the other files of a damaged run ---
+
+
 @pytest.mark.parametrize(
-    ("text", "what"), [("{", "Expecting property name enclosed in double quotes: line 1 column 2"), ("[]", "not a map")]
+    ("content", "what"),
+    [
+        (b'{"commit": "a"', "Expecting ',' delimiter: line 1 column 15 (char 14)"),
+        (b"null", "not a mapping"),
+        (b"[1]", "not a mapping"),
+        (b"\x80", "'utf-8' codec can't decode byte 0x80 in position 0: invalid start byte"),
+    ],
 )
-@pytest.mark.parametrize("command", [("runs",), ("runs", "show", "mlp/a")])
-def test_a_damaged_summary_is_named(lab: Lab, text: str, what: str, command: tuple[str, ...]) -> None:
-    leave("logs/mlp/a").summary.write_text(text)
-    answer = lab(*command)
-    assert answer.code == 2
-    assert answer.err.startswith(f"error: logs/mlp/a/summary.json is damaged ({what}")
-    assert answer.err.endswith("). Delete it, or the run, and start again.\n")
+def test_without_an_environment_the_rest_is_told(lab: Lab, content: bytes, what: str) -> None:
+    leave("logs/mlp/a", config="x: 1\n")
+    leave("logs/mlp/b", config="x: 2\n", epochs=4).environment.write_bytes(content)
+    message = (
+        f"  not compared: logs/mlp/b/environment.json is damaged ({what}). Leave it: a run that continues writes it "
+        "anew, and no result depends on it."
+    )
+    for pair, x, epochs in ((("mlp/a", "mlp/b"), "1 -> 2", "3 -> 4"), (("mlp/b", "mlp/a"), "2 -> 1", "4 -> 3")):
+        answer = lab("runs", "diff", *pair)
+        assert (answer.code, answer.err) == (0, "")
+        assert answer.out.splitlines()[3:] == [
+            "configuration", f"  x  {x}", "", "environment", message, "", "results", f"  epochs  {epochs}",
+        ]  # fmt: skip
+    assert lab("runs").code == lab("runs", "show", "mlp/b").code == 0
+
+
+def test_runs_without_an_environment_can_be_compared(lab: Lab) -> None:
+    for name in ("a", "b"):
+        leave(f"logs/mlp/{name}").environment.unlink()
+    assert lab("runs", "diff", "mlp/a", "mlp/b").out.count("  the same\n") == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        (b"null", "not a JSON object"),
+        (b"[1]", "not a JSON object"),
+        (b"7", "not a JSON object"),
+        (b'{"epo', "Unterminated string starting at: line 1 column 2 (char 1)"),
+        (b'{"epoch": "\xff"}', "'utf-8' codec can't decode byte 0xff in position 11: invalid start byte"),
+    ],
+)
+def test_a_damaged_line_of_the_metrics_is_named(lab: Lab, line: bytes, what: str) -> None:
+    run = leave("logs/mlp/a")
+    run.metrics.write_bytes(b'{"epoch": 1}\n\n' + line + b'\n{"epoch": 3}\n')
+    answer = lab("runs", "show", "mlp/a")
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err == (
+        f"error: logs/mlp/a/metrics.jsonl is damaged (line 3: {what}). Mend or remove that line; an unfinished run "
+        "writes the file anew when it continues (`lightning-lab fit --config logs/mlp/a/config.yaml`).\n"
+    )
+    run.metrics.write_bytes(b'{"epoch": 1}\n\n{"epoch": 3}\n')
+    assert run.read_metrics() == [{"epoch": 1}, {"epoch": 3}]
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"\xff\xfe", "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
+        (b"[1]", "not a mapping"),
+        (
+            b"a: [",
+            "while parsing a flow node expected the node content, but found '<stream end>' in "
+            '"<unicode string>", line 1, column 5: a: [ ^',
+        ),
+    ],
+)
+def test_a_damaged_configuration_is_named_in_one_line(lab: Lab, content: bytes, what: str) -> None:
+    leave("logs/mlp/a")
+    run = leave("logs/mlp/b")
+    run.config.write_bytes(content)
+    message = (
+        f"logs/mlp/b/config.yaml is damaged ({what}). Restore it from a copy, or start over with another --run.name."
+    )
+    assert lab("runs", "diff", "mlp/a", "mlp/b").err == f"error: {message}\n"
+    run.config.unlink()
+    message = "logs/mlp/b/config.yaml cannot be read (No such file or directory). Put it back, or give yourself access."
+    assert lab("runs", "diff", "mlp/a", "logs/mlp/b").err == f"error: {message}\n"
 
 
 # --- which run is meant ---
@@ -194,6 +352,17 @@ def test_a_name_of_none_or_of_several_is_refused(lab: Lab, name: str, message: s
     for age_s, path in enumerate(("logs/vgg/three", "logs/mlp/two", "logs/mlp/one")):
         leave(path, age_s=age_s)
     answer = lab("runs", "show", name)
+    assert (answer.code, answer.err) == (2, f"error: {message}\n")
+
+
+def test_a_name_too_long_for_a_file_is_unknown(lab: Lab) -> None:
+    leave("logs/mlp/a")
+    name = 300 * "x"
+    for command in ("show", "fork"):
+        answer = lab("runs", command, name)
+        assert (answer.code, answer.err) == (2, f"error: Unknown run {name!r}. Known: mlp/a.\n")
+    answer = lab("runs", "--run.logs", name)
+    message = f"`run.logs` {name} cannot be read (File name too long). Name the folder of the runs."
     assert (answer.code, answer.err) == (2, f"error: {message}\n")
 
 
@@ -263,21 +432,6 @@ def test_diff_has_what_differs_in_configuration_environment_and_result(lab: Lab)
 def test_a_run_does_not_differ_from_itself(lab: Lab) -> None:
     leave("logs/mlp/a", best=BEST)
     assert lab("runs", "diff", "mlp/a", "mlp/a").out.count("  the same\n") == 3
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [("summary.json", b"\xff\xfe"), ("summary.json", b"[1]"), ("metrics.jsonl", b'{"epoch": 1}\n{"epo')],
-)
-def test_a_damaged_record_is_named(name: str, content: bytes, lab: Lab, tmp_path: Path) -> None:
-    folder = tmp_path / "logs" / "mlp" / "a"
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text("seed_everything: 0\n")
-    (folder / "summary.json").write_text('{"status": "completed"}')
-    (folder / name).write_bytes(content)
-    answer = lab("runs", "show", "mlp/a")
-    assert answer.code == 2
-    assert answer.err.startswith(f"error: logs/mlp/a/{name} is damaged")
 
 
 def test_a_test_metric_that_was_not_finite_is_a_dash(lab: Lab, tmp_path: Path) -> None:

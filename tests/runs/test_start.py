@@ -150,7 +150,6 @@ def test_a_configuration_is_known_as_the_record_of_a_run(
         ("interrupted", ("last", "best"), "continue"),
         ("failed", ("last", "best"), "continue"),
         ("failed", ("last",), "continue"),
-        ("interrupted", ("best",), "begin"),
         ("interrupted", (), "begin"),
         ("completed", (), "finished"),
     ],
@@ -240,7 +239,7 @@ def test_a_kill_while_a_run_is_deleted_leaves_no_checkpoint_to_a_configuration_t
 ) -> None:
     leave(run, status="completed")
     (run.path / ".lock").touch()
-    (run.path / "events").mkdir()
+    (run.path / "train").mkdir()
     states = []
     real_rmtree, real_unlink = shutil.rmtree, Path.unlink
 
@@ -255,7 +254,7 @@ def test_a_kill_while_a_run_is_deleted_leaves_no_checkpoint_to_a_configuration_t
         patch.setattr(shutil, "rmtree", note(real_rmtree))
         patch.setattr(Path, "unlink", note(real_unlink))
         open_record(run, "another: 1\n", begins=True)
-    assert states == [(True, False)] * (len(states) - 1) + [(False, False)]
+    assert states == [(True, True)] + [(True, False)] * (len(states) - 2) + [(False, False)]  # the summary goes first
     assert (run.path / ".lock").exists()
 
 
@@ -271,3 +270,23 @@ def test_logs_at_an_address_are_refused() -> None:
     message = "`run.logs` must be a local folder, got s3://bucket/logs. Copy the runs there when they are done."
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         choose(logs="s3://bucket/logs")
+
+
+@pytest.mark.parametrize("left", ["best.ckpt", "metrics.jsonl"])
+def test_results_that_cannot_be_continued_are_not_given_to_another_configuration(run: RunDirectory, left: str) -> None:
+    leave(run, files=(), status="interrupted")
+    (run.best if left == "best.ckpt" else run.metrics).write_text('{"epoch": 1}\n')
+    assert decide(run, CONFIG, overwrite=False) == "begin"  # the same is computed again
+    with pytest.raises(InputError, match=r"was made with another configuration \(there -> now\):"):
+        decide(run, CONFIG + "other: 1\n", overwrite=False)
+    assert decide(run, CONFIG + "other: 1\n", overwrite=True) == "begin"
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_what_is_not_the_runs_is_deleted_on_request_only(run: RunDirectory, overwrite: bool) -> None:
+    leave(run, status="interrupted")
+    for name in ("notes.txt", "val_rank1", "events.out.tfevents.1.host.2"):
+        (run.path / name).touch()
+    open_record(run, CONFIG, begins=True, overwrite=overwrite)
+    kept = {"config.yaml", "environment.json"} | (set() if overwrite else {"notes.txt"})
+    assert {path.name for path in run.path.iterdir()} == kept

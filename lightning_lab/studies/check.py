@@ -1,0 +1,56 @@
+"""``study plan --check``: build every arm's net and data with the parser that runs it. Needs torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning_lab import shipped
+from lightning_lab.cli import LabCLI
+from lightning_lab.messages import quieten
+from lightning_lab.runs.errors import InputError, unknown
+from lightning_lab.studies.design import Study, cells_of
+from lightning_lab.studies.reading import Faults
+
+
+class _Untrained(LabCLI):
+    """The command line without its trainer: nothing is written, and no device is asked for."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        """Build none."""
+        return None
+
+
+def check_arms(study: Study) -> None:
+    """Parse each arm's settings, build its net, task and data, and look for the metrics that are compared.
+
+    Args:
+        study: The study.
+
+    Raises:
+        InputError: With a line for each arm that cannot be built.
+    """
+    quieten()
+    faults = Faults(study.file)
+    metrics = {"metric": study.metric}
+    metrics |= {f"claims[{i}].metric": claim.metric for i, claim in enumerate(study.claims)}
+    seen: set[str] = set()
+    for cell in cells_of(study, Path("logs")):
+        if cell.arm in seen:
+            continue
+        seen.add(cell.arm)
+        configs = (arg.partition("=") for arg in cell.arguments if arg.startswith("--config="))
+        args = [f"{flag}={shipped.find(name)}" for flag, _, name in configs]
+        args += [arg for arg in cell.arguments if not arg.startswith("--config=")]
+        try:
+            cli = _Untrained("fit", args, stem=study.name, origin=None)
+            cli.check_monitors()
+        except InputError as error:
+            faults.add(f"arm {cell.arm}", str(error))
+            continue
+        logged = getattr(cli.model, "metric_names", None)
+        for path, metric in metrics.items():
+            if logged is not None and metric not in logged:
+                measured = [name for name in logged if name.startswith("val/")]
+                faults.add(path, unknown("metric", metric, measured))
+    faults.end()

@@ -1,0 +1,112 @@
+"""``study select`` and ``study test``: choose an arm on validation results, then open the test set for it."""
+
+from __future__ import annotations
+
+from argparse import RawDescriptionHelpFormatter
+from pathlib import Path
+
+from lightning_lab import shipped
+from lightning_lab.runs.arguments import Parser
+from lightning_lab.runs.errors import InputError
+from lightning_lab.studies import vault
+from lightning_lab.studies.cells import CellResult, read_result
+from lightning_lab.studies.design import Study, cells_of, read_study
+from lightning_lab.studies.estimate import estimate
+from lightning_lab.studies.table import values_by_arm
+
+
+def select(args: list[str]) -> int:
+    """Choose the arm that may be tested.
+
+    Args:
+        args: What follows ``study select`` on the command line.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: If the study is wrong or not complete, or its test set was opened already.
+    """
+    parser = _parser("select", "Choose the arm with the best mean of the study's metric on the validation data.")
+    options = parser.parse_args(args)
+    study, results, folder = _read(options.file, options.logs)
+    selection = vault.select(folder, _values(study, results), metric=study.metric, goal=study.goal, seeds=study.seeds)
+    means = "\n".join(f"  {name:<24} {value:.6g}" for name, value in selection["means"].items())
+    print(f"Selected {selection['arm']}: {selection['rule']}.\n{means}")
+    if selection["left_out"]:
+        print(f"Left out, because not every seed has a result: {', '.join(selection['left_out'])}.")
+    print(f"The choice is kept in {folder / vault.SELECTION}. Test it, once: lightning-lab study test {options.file}")
+    return 0
+
+
+def test(args: list[str]) -> int:
+    """Open the test set, once for each seed of the selected arm.
+
+    Args:
+        args: What follows ``study test`` on the command line.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: If no arm was selected, or the test set was read before and no reason is given.
+    """
+    parser = _parser("test", "Test the selected arm, once for each seed. Every reading of the test set is kept.")
+    parser.add_argument("--again", metavar="REASON", help="why the test set is read once more")
+    options = parser.parse_args(args)
+    study, results, folder = _read(options.file, options.logs)
+    selection = vault.check_open(folder, _values(study, results), again=options.again)
+    found: dict[str, list[float]] = {}
+    chosen = [result for result in results if result.cell.arm == selection["arm"]]
+    for result in chosen:
+        monitor = result.cell.directory.read_config()["checkpoint"]["monitor"]
+        if monitor != study.metric:
+            raise InputError(
+                f"The best checkpoints of {study.name} are best by {monitor}, and the study compares by {study.metric} "
+                "now. Give the study another name to train anew."
+            )
+    for result in chosen:
+        entry = {
+            "arm": result.cell.arm,
+            "seed": result.cell.seed,
+            "cell": result.cell.directory.path.name,
+            "selection": selection["validation_sha256"],
+            "reason": options.again,
+        }
+        read = vault.read_once(folder, result.cell.directory.path, entry)
+        print(
+            f"seed {result.cell.seed}  " + "  ".join(f"{name} {value:.6g}" for name, value in read.items()), flush=True
+        )
+        for name, value in read.items():
+            found.setdefault(name, []).append(value)
+    for name, values in found.items():
+        one = estimate(values)
+        print(
+            f"{name}: mean {one.mean:.6g}, sd {one.sd:.3g}, 95 % interval {one.low:.6g} to {one.high:.6g}, n = {one.n}"
+        )
+    readings = len(vault.read_ledger(folder))
+    print(f"{readings} readings of the test set in {folder / vault.LEDGER}.")
+    return 0
+
+
+def _parser(action: str, description: str) -> Parser:
+    parser = Parser(
+        prog=f"lightning-lab study {action}",
+        description=description,
+        epilog=f"example:\n  lightning-lab study {action} digits_dropout",
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", metavar="FILE", help="a study file, or the name of a shipped one")
+    parser.add_argument("--run.logs", dest="logs", default="logs", metavar="DIR", help="where runs are (default: logs)")
+    return parser
+
+
+def _read(file: str, logs: str) -> tuple[Study, list[CellResult], Path]:
+    study = read_study(shipped.find_study(file))
+    results = [read_result(cell) for cell in cells_of(study, Path(logs))]
+    return study, results, Path(logs) / "studies" / study.name
+
+
+def _values(study: Study, results: list[CellResult]) -> dict[str, dict[int, float]]:
+    # The best epoch of each run: it is its best checkpoint that is tested.
+    return values_by_arm(results, study.metric, "selected", goal=study.goal)

@@ -1,0 +1,118 @@
+"""What the rest of a study will take, and what its seeds can show, from the cells that are done. Free of torch.
+
+scipy is imported only where there is a spread to compute with.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+from lightning_lab.runs.directory import RunDirectory
+from lightning_lab.studies.cells import CellResult
+from lightning_lab.studies.design import Study
+from lightning_lab.studies.table import MEASURED, values_by_arm
+
+#: The significance level of all comparisons together, and how often a true difference is to be found.
+_ALPHA, _POWER = 0.05, 0.8
+
+
+def expected_time(results: list[CellResult]) -> str:
+    """Word how long the rest will train, from the times of the cells that are done: of the same arm, or of any.
+
+    Args:
+        results: All cells of a study.
+    """
+    left = [result for result in results if not result.done]
+    if not left:
+        return "nothing is left to train"
+    times = {result.cell: float(result.summary["wall_s"]) for result in results if _is_measured(result)}
+    if not times:
+        return "not known yet: no cell is done"
+    total = 0.0
+    for result in left:
+        of_arm = [time for cell, time in times.items() if cell.arm == result.cell.arm]
+        expected = statistics.fmean(of_arm or times.values())
+        total += max(0.0, expected - _spent(result))
+    mean = statistics.fmean(times.values())
+    return (
+        f"about {_duration(total)} of training for {len(left)} cells, one after another ({_duration(mean)} a cell, "
+        f"measured on {len(times)})"
+    )
+
+
+def expected_disk(results: list[CellResult]) -> str:
+    """Word what the folders take and will take, from those of the cells that are done.
+
+    Args:
+        results: All cells of a study.
+    """
+    sizes = [_bytes(result.cell.directory) for result in results if _is_measured(result)]
+    left = sum(not result.done for result in results)
+    if not sizes:
+        return "not known yet: no cell is done"
+    mean = statistics.fmean(sizes)
+    more = f", about {_size(left * mean)} more" if left else ""
+    return f"{_size(sum(sizes))} for {len(sizes)} cells that are done{more}"
+
+
+def smallest_difference_shown(study: Study, results: list[CellResult]) -> str:
+    """Word the smallest difference to the reference that the study's seeds can show, given the spread so far.
+
+    Args:
+        study: The study.
+        results: All its cells.
+    """
+    values = values_by_arm(results, study.metric, "last")
+    reference = values[study.reference]
+    squares, freedom, most = 0.0, 0, 0
+    for arm, of_arm in values.items():
+        pairs = [of_arm[seed] - reference[seed] for seed in reference if seed in of_arm]
+        if arm != study.reference and len(pairs) >= 2:
+            squares += statistics.variance(pairs) * (len(pairs) - 1)
+            freedom += len(pairs) - 1
+            most = max(most, len(pairs))
+    if len(study.arms) == 1:
+        return "nothing to compare: there is one arm"
+    if len(study.seeds) == 1:
+        return "no difference: one seed has no spread. Give at least 3 seeds"
+    if not freedom:
+        return "not known yet: it needs two seeds of the reference and of another arm"
+    from lightning_lab.studies.power import smallest_difference
+
+    comparisons = len(study.arms) - 1
+    smallest = smallest_difference(
+        math.sqrt(squares / freedom), len(study.seeds), alpha=_ALPHA / comparisons, power=_POWER
+    )
+    return (
+        f"with {len(study.seeds)} seeds a difference of about {smallest:.2g} in {study.metric} (found {_POWER:.0%} of "
+        f"the time, {comparisons} comparison{'s' if comparisons > 1 else ''} at {_ALPHA:.0%} together; spread known "
+        f"from {most} seeds so far)"
+    )
+
+
+def _is_measured(result: CellResult) -> bool:
+    return result.status in MEASURED and "wall_s" in result.summary  # one that diverged ended early
+
+
+def _spent(result: CellResult) -> float:
+    continues = result.status == "running" or result.cell.directory.can_continue
+    return float(result.summary.get("wall_s", 0.0)) if continues else 0.0
+
+
+def _bytes(run: RunDirectory) -> int:
+    return sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.2g} {unit}" if seconds < 100 * length else f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.2g} s" if seconds < 100 else f"{seconds:.0f} s"
+
+
+def _size(count: float) -> str:
+    for unit, length in (("GB", 1e9), ("MB", 1e6)):
+        if count >= length:
+            return f"{count / length:.3g} {unit}"
+    return f"{count / 1e3:.3g} kB"

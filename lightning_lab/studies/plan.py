@@ -1,0 +1,108 @@
+"""``study plan``: the cells, what is done, what the rest will cost, and what the study can show. Free of torch."""
+
+from __future__ import annotations
+
+from argparse import RawDescriptionHelpFormatter
+from collections import Counter
+from pathlib import Path
+
+from lightning_lab import shipped
+from lightning_lab.runs.arguments import Parser
+from lightning_lab.studies.cells import CellResult, read_result
+from lightning_lab.studies.design import Study, cells_of, read_study
+from lightning_lab.studies.forecast import expected_disk, expected_time, smallest_difference_shown
+
+_EXAMPLES = """examples:
+  lightning-lab study plan digits_dropout
+  lightning-lab study plan my_study.yaml --check"""
+#: status: (mark in the table, word)
+_MARKS = {
+    "completed": ("+", "done"),
+    "stopped_early": ("+", "done"),
+    "diverged": ("x", "diverged"),
+    "failed": ("!", "failed"),
+    "interrupted": ("~", "interrupted"),
+    "killed": ("~", "interrupted"),
+    "running": (">", "running"),
+    "missing": (".", "missing"),
+}
+
+
+def main(args: list[str]) -> int:
+    """Print the plan of a study.
+
+    Args:
+        args: What follows ``study plan`` on the command line.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: If the study file is wrong.
+    """
+    parser = Parser(
+        prog="lightning-lab study plan",
+        description="Check a study file and print its cells, what is done, and what the rest will take.",
+        epilog=_EXAMPLES,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", metavar="FILE", help="a study file, or the name of a shipped one")
+    parser.add_argument("--run.logs", dest="logs", default="logs", metavar="DIR", help="where runs are (default: logs)")
+    parser.add_argument("--check", action="store_true", help="build every arm's net and data too, which takes seconds")
+    options = parser.parse_args(args)
+    study = read_study(shipped.find_study(options.file))
+    if options.check:
+        from lightning_lab.studies.check import check_arms
+
+        check_arms(study)
+    results = [read_result(cell) for cell in cells_of(study, Path(options.logs))]
+    print(plan(study, results))
+    over = all(result.done for result in results)
+    where = "" if options.logs == "logs" else f" --run.logs {options.logs}"
+    print(f"\nnext: lightning-lab study {'report' if over else 'run'} {options.file}{where}")
+    return 0
+
+
+def plan(study: Study, results: list[CellResult]) -> str:
+    """Word the plan.
+
+    Args:
+        study: The study.
+        results: What its cells have come to.
+    """
+    unit = study.budget.unit if study.budget.amount > 1 else study.budget.unit.removesuffix("s")
+    words = Counter(_word(result) for result in results)
+    return "\n".join(
+        [
+            f"{study.name}: {len(study.arms)} arms x {len(study.seeds)} seeds = {len(results)} cells of "
+            f"{study.budget.amount:g} {unit}, compared by {study.metric} ({study.goal})",
+            "",
+            *_table(study, results),
+            "",
+            f"cells   {', '.join(f'{count} {word}' for word, count in words.items())}",
+            f"time    {expected_time(results)}",
+            f"disk    {expected_disk(results)}",
+            f"shows   {smallest_difference_shown(study, results)}",
+        ]
+    )
+
+
+def _table(study: Study, results: list[CellResult]) -> list[str]:
+    marks = {(result.cell.arm, result.cell.seed): _mark(result) for result in results}
+    names = {arm.name: f"{arm.name} *" if arm.name == study.reference else arm.name for arm in study.arms}
+    width = max(len("seed"), *map(len, names.values()))
+    lines = [f"{'seed':<{width}}  {' '.join(map(str, study.seeds))}"]
+    for arm, name in names.items():
+        row = " ".join(f"{marks[arm, seed]:>{len(str(seed))}}" for seed in study.seeds)
+        done = sum(result.done for result in results if result.cell.arm == arm)
+        lines.append(f"{name:<{width}}  {row}  {done} of {len(study.seeds)} done")
+    shown = {_mark(result): _word(result) for result in results}
+    return [*lines, "", "  ".join(f"{mark} {word}" for mark, word in shown.items()) + "  * the reference"]
+
+
+def _mark(result: CellResult) -> str:
+    return _MARKS.get(result.status, ("?", ""))[0]
+
+
+def _word(result: CellResult) -> str:
+    return _MARKS.get(result.status, ("", result.status))[1]
