@@ -41,6 +41,7 @@ from lightning_lab.runs.errors import InputError, LostProcessError, unknown
 from lightning_lab.runs.seeds import stream_seed
 from lightning_lab.runs.start import choose_directory
 from lightning_lab.runs.tensorboard import RunTensorBoard
+from lightning_lab.runs.terminal import say
 from lightning_lab.runs.writer import BackgroundWriter
 from lightning_lab.texts import CKPT_PATH, DESCRIPTIONS, MORE
 
@@ -226,7 +227,7 @@ class LabCLI(LightningCLI):
 
     def leave(self, error: LostProcessError) -> None:
         """Say and record that this process ends; called where its training cannot, because it waits for a lost one."""
-        print(f"{error} {self.run_directory.way_on}", file=sys.stderr, flush=True)
+        say(f"{error} {self.run_directory.way_on}", sys.stderr)
         self.record.on_exception(self.trainer, self.model, error)
         self.writer.drain()
 

@@ -21,7 +21,7 @@ from lightning_lab.runs.checkpoint_io import WholeFileCheckpointIO, check_fits, 
 from lightning_lab.runs.directory import RunDirectory, previous
 from lightning_lab.runs.errors import InputError
 from lightning_lab.runs.files import write_bytes, write_json
-from lightning_lab.runs.listing import differences, find_run, flatten
+from lightning_lab.runs.listing import changed_keys, differences, find_run, flatten
 from lightning_lab.runs.lock import RunLock
 from lightning_lab.runs.start import check_writable, open_record
 
@@ -97,27 +97,28 @@ def fork(source: RunDirectory, cli: LabCLI) -> str:
     checkpoint = read_checkpoint(last)
     check_fits(checkpoint, cli.model.state_dict(), last)
     there, now = flatten(source.read_config()), flatten(yaml.safe_load(cli.record.config))
-    changed = _changed(there, now)
+    changed = set(changed_keys(there, now))
     told = _adapt(checkpoint, changed, cli, source, str(now.get("lr_schedule.scheduler")))
-    best = _best_of(checkpoint, source, cli) if not changed & {"checkpoint.monitor", "checkpoint.mode"} else None
+    record = checkpoint["callbacks"]["RunRecord"]
+    best = _best_of(record, source, cli) if not changed & {"checkpoint.monitor", "checkpoint.mode"} else None
     if best is None:
-        checkpoint["callbacks"]["RunRecord"]["best_from"] = len(checkpoint["callbacks"]["RunRecord"]["rows"])
+        record["best_from"] = len(record["rows"])
         _forget(checkpoint, "_Best")
         told.append("The best epoch is looked for from the fork on.")
-    known = {callback.state_key for callback in cli.trainer.callbacks}  # type: ignore[attr-defined]
-    checkpoint["callbacks"] = {key: state for key, state in checkpoint["callbacks"].items() if key in known}
+    keys = {callback.state_key for callback in cli.trainer.callbacks}  # type: ignore[attr-defined]
+    checkpoint["callbacks"] = {key: state for key, state in checkpoint["callbacks"].items() if key in keys}
     lock = RunLock(run.path)
     lock.acquire()
     try:
         WholeFileCheckpointIO().save_checkpoint(checkpoint, run.last)
         if best is not None:
             write_bytes(run.best, best)
-        if source.metrics.exists():
-            write_bytes(run.metrics, source.metrics.read_bytes())
-        summary = source.read_summary()
         place = f"epoch {checkpoint['epoch'] + 1}, step {checkpoint['global_step']}"
-        summary |= {"status": "interrupted", "reason": f"forked from {source.path} in {place}"}
-        write_json(run.summary, {key: value for key, value in summary.items() if key not in ("test", "pid", "host")})
+        # Metrics and best epoch come from the checkpoint, as soon as the run goes on.
+        known = {key: value for key, value in source.read_summary().items() if key in ("seed", "split")}
+        counts = {"epochs": len(record["rows"]), "steps": checkpoint["global_step"]}
+        forked = {"status": "interrupted", "reason": f"forked from {source.path} in {place}"}
+        write_json(run.summary, {**forked, **counts, **known})
         open_record(run, cli.record.config, begins=False)
     finally:
         lock.release()
@@ -161,9 +162,9 @@ def _adapt(
     return told
 
 
-def _best_of(checkpoint: dict[str, Any], source: RunDirectory, cli: LabCLI) -> bytes | None:
-    """Read the best checkpoint that the state knows of; the file may be older or newer than the state."""
-    cli.record.load_state_dict(checkpoint["callbacks"]["RunRecord"])
+def _best_of(record: dict[str, Any], source: RunDirectory, cli: LabCLI) -> bytes | None:
+    """Read the best checkpoint that the record knows of; the file may be older or newer than the record."""
+    cli.record.load_state_dict(record)
     step = cli.record.best_row.get("step")
     for path in (source.best, previous(source.best)):
         with suppress(InputError):
@@ -176,10 +177,6 @@ def _forget(checkpoint: dict[str, Any], name: str) -> None:
     # The key of a callback's state begins with its class.
     for key in [key for key in checkpoint["callbacks"] if key.startswith(name)]:
         del checkpoint["callbacks"][key]
-
-
-def _changed(there: dict[str, Any], now: dict[str, Any]) -> set[str]:
-    return {key for key in {**there, **now} if repr(there.get(key)) != repr(now.get(key))}
 
 
 def _free_name(path: Path) -> str:

@@ -14,7 +14,7 @@ from lightning_lab.cli import LabCLI, Verb
 from lightning_lab.endings import end
 from lightning_lab.messages import quieten
 from lightning_lab.predictions import write_predictions
-from lightning_lab.runs.checkpoint_io import check_fits, newest_sound, read_checkpoint, set_aside
+from lightning_lab.runs.checkpoint_io import check_fits, newest_sound, read_checkpoint, set_aside_damaged
 from lightning_lab.runs.directory import previous
 from lightning_lab.runs.errors import InputError
 from lightning_lab.runs.listing import flatten
@@ -90,10 +90,10 @@ def _train(cli: LabCLI, state: Literal["begin", "continue"]) -> None:
     ckpt_path = None
     if state == "continue":
         cli.record.begins = False
-        last = cli.run_directory.last
         ckpt_path = _checkpoint(cli, "last")
-        if ckpt_path != last and cli.trainer.is_global_zero:
-            set_aside(last)
+        if cli.trainer.is_global_zero:
+            for path in (cli.run_directory.last, cli.run_directory.best):
+                set_aside_damaged(path)
         _print(f"Continuing {cli.run_directory.path} from its last checkpoint.")
     try:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt_path, weights_only=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_sum
+
+from lightning_lab.runs.agreement import everyones
 
 
 class EpochSoFar(Callback):
@@ -37,12 +38,8 @@ class EpochSoFar(Callback):
             for name, metric in _metrics(pl_module)
             if metric.update_called and name not in self._of_validation
         }
-        everyone: list[Any] = [own]
-        if trainer.world_size > 1:
-            everyone = [None] * trainer.world_size
-            dist.all_gather_object(everyone, own)
         logged = {name: value.detach().cpu() for name, value in trainer.callback_metrics.items()}
-        checkpoint["epoch_so_far"] = {"metrics": everyone, "logged": logged}
+        checkpoint["epoch_so_far"] = {"metrics": everyones(own), "logged": logged}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take the sums up again: each process its own, or the first one all of them if their number has changed."""

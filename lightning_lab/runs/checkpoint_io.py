@@ -100,10 +100,13 @@ def newest_sound(path: Path) -> Path:
     return path
 
 
-def set_aside(path: Path) -> None:
-    """Give a checkpoint that turned out to be damaged another name: it must not become the previous generation."""
+def set_aside_damaged(path: Path) -> None:
+    """Give a damaged checkpoint another name: it must not become the previous generation."""
     if path.exists():
-        path.replace(path.with_name(f"{path.name}.damaged"))
+        try:
+            read_checkpoint(path)
+        except InputError:
+            path.replace(path.with_name(f"{path.name}.damaged"))
 
 
 def read_checkpoint(path: Path, *, map_location: Any = "cpu") -> dict[str, Any]:

@@ -168,10 +168,20 @@ def _diff(a: RunDirectory, b: RunDirectory) -> str:
     return "\n".join(lines)
 
 
+def changed_keys(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    """Name the entries in which two mappings differ.
+
+    Example:
+        >>> changed_keys({"same": 1, "kind": 1, "gone": None}, {"same": 1, "kind": True})
+        ['kind', 'gone']
+    """
+    # Compared as written: 1 equals true in Python, and not in a configuration.
+    return [key for key in {**a, **b} if repr(a.get(key, "-")) != repr(b.get(key, "-"))]
+
+
 def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     """Word the entries in which two mappings differ, one line each: ``key  a -> b``."""
-    # Compared as written: 1 equals true in Python, and not in a configuration.
-    keys = [key for key in {**a, **b} if repr(a.get(key, "-")) != repr(b.get(key, "-"))]
+    keys = changed_keys(a, b)
     width = max(map(len, keys), default=0)
     return [f"  {key:<{width}}  {_number(a.get(key, '-'))} -> {_number(b.get(key, '-'))}" for key in keys]
 

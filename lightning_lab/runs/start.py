@@ -16,7 +16,7 @@ from lightning_lab.runs.directory import FINISHED, RunDirectory
 from lightning_lab.runs.environment import describe_environment
 from lightning_lab.runs.errors import InputError
 from lightning_lab.runs.files import write_json, write_text
-from lightning_lab.runs.listing import differences, flatten
+from lightning_lab.runs.listing import changed_keys, differences, flatten
 from lightning_lab.runs.lock import LOCK, OWNER
 
 #: Set for the processes that the first one of a run starts, so that all of them use one directory.
@@ -130,8 +130,8 @@ def changed_measure(run: RunDirectory, config: str) -> list[str]:
         config: The configuration of the test, as YAML.
     """
     there, now = flatten(run.read_config()), flatten(yaml.safe_load(config))
-    keys = [key for key in {**there, **now} if key.split(".")[0] in ("data", "model") or key == _TEST_LIMIT]
-    return [key for key in keys if key not in _WHERE and repr(there.get(key)) != repr(now.get(key))]
+    changed = [key for key in changed_keys(there, now) if key not in _WHERE]
+    return [key for key in changed if key.split(".")[0] in ("data", "model") or key == _TEST_LIMIT]
 
 
 def open_record(run: RunDirectory, config: str, *, begins: bool, overwrite: bool = False) -> None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from argparse import RawDescriptionHelpFormatter
-from pathlib import Path
-
-from lightning_lab import shipped
-from lightning_lab.runs.arguments import Parser
 from lightning_lab.runs.errors import InputError
 from lightning_lab.studies import vault
-from lightning_lab.studies.cells import CellResult, read_result
-from lightning_lab.studies.design import Study, cells_of, read_study
+from lightning_lab.studies.arguments import study_of, study_parser
+from lightning_lab.studies.cells import CellResult
+from lightning_lab.studies.design import Study
 from lightning_lab.studies.estimate import estimate
 from lightning_lab.studies.table import values_by_arm
 
@@ -27,9 +23,11 @@ def select(args: list[str]) -> int:
     Raises:
         InputError: If the study is wrong or not complete, or its test set was opened already.
     """
-    parser = _parser("select", "Choose the arm with the best mean of the study's metric on the validation data.")
+    parser = study_parser(
+        "select", "Choose the arm with the best mean of the study's metric on the validation data.", "digits_dropout"
+    )
     options = parser.parse_args(args)
-    study, results, folder = _read(options.file, options.logs)
+    study, results, folder = study_of(options)
     selection = vault.select(folder, _values(study, results), metric=study.metric, goal=study.goal, seeds=study.seeds)
     means = "\n".join(f"  {name:<24} {value:.6g}" for name, value in selection["means"].items())
     print(f"Selected {selection['arm']}: {selection['rule']}.\n{means}")
@@ -51,10 +49,13 @@ def test(args: list[str]) -> int:
     Raises:
         InputError: If no arm was selected, or the test set was read before and no reason is given.
     """
-    parser = _parser("test", "Test the selected arm, once for each seed. Every reading of the test set is kept.")
+    description = "Test the selected arm, once for each seed. Every reading of the test set is kept."
+    parser = study_parser(
+        "test", description, "digits_dropout", 'digits_dropout --again "the first reading was cut off"'
+    )
     parser.add_argument("--again", metavar="REASON", help="why the test set is read once more")
     options = parser.parse_args(args)
-    study, results, folder = _read(options.file, options.logs)
+    study, results, folder = study_of(options)
     selection = vault.check_open(folder, _values(study, results), again=options.again)
     found: dict[str, list[float]] = {}
     chosen = [result for result in results if result.cell.arm == selection["arm"]]
@@ -87,24 +88,6 @@ def test(args: list[str]) -> int:
     readings = len(vault.read_ledger(folder))
     print(f"{readings} readings of the test set in {folder / vault.LEDGER}.")
     return 0
-
-
-def _parser(action: str, description: str) -> Parser:
-    parser = Parser(
-        prog=f"lightning-lab study {action}",
-        description=description,
-        epilog=f"example:\n  lightning-lab study {action} digits_dropout",
-        formatter_class=RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("file", metavar="FILE", help="a study file, or the name of a shipped one")
-    parser.add_argument("--run.logs", dest="logs", default="logs", metavar="DIR", help="where runs are (default: logs)")
-    return parser
-
-
-def _read(file: str, logs: str) -> tuple[Study, list[CellResult], Path]:
-    study = read_study(shipped.find_study(file))
-    results = [read_result(cell) for cell in cells_of(study, Path(logs))]
-    return study, results, Path(logs) / "studies" / study.name
 
 
 def _values(study: Study, results: list[CellResult]) -> dict[str, dict[int, float]]:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from argparse import RawDescriptionHelpFormatter
 from collections import Counter
-from pathlib import Path
 
-from lightning_lab import shipped
-from lightning_lab.runs.arguments import Parser
-from lightning_lab.studies.cells import CellResult, read_result
-from lightning_lab.studies.design import Study, cells_of, read_study
+from lightning_lab.studies.arguments import study_of, study_parser
+from lightning_lab.studies.cells import CellResult
+from lightning_lab.studies.design import Study
 from lightning_lab.studies.forecast import expected_disk, expected_time, smallest_difference_shown
 
-_EXAMPLES = """examples:
-  lightning-lab study plan digits_dropout
-  lightning-lab study plan my_study.yaml --check"""
 #: status: (mark in the table, word)
 _MARKS = {
     "completed": ("+", "done"),
@@ -40,22 +34,19 @@ def main(args: list[str]) -> int:
     Raises:
         InputError: If the study file is wrong.
     """
-    parser = Parser(
-        prog="lightning-lab study plan",
-        description="Check a study file and print its cells, what is done, and what the rest will take.",
-        epilog=_EXAMPLES,
-        formatter_class=RawDescriptionHelpFormatter,
+    parser = study_parser(
+        "plan",
+        "Check a study file and print its cells, what is done, and what the rest will take.",
+        "digits_dropout",
+        "my_study.yaml --check",
     )
-    parser.add_argument("file", metavar="FILE", help="a study file, or the name of a shipped one")
-    parser.add_argument("--run.logs", dest="logs", default="logs", metavar="DIR", help="where runs are (default: logs)")
     parser.add_argument("--check", action="store_true", help="build every arm's net and data too, which takes seconds")
     options = parser.parse_args(args)
-    study = read_study(shipped.find_study(options.file))
+    study, results, _ = study_of(options)
     if options.check:
         from lightning_lab.studies.check import check_arms
 
         check_arms(study)
-    results = [read_result(cell) for cell in cells_of(study, Path(options.logs))]
     print(plan(study, results))
     over = all(result.done for result in results)
     where = "" if options.logs == "logs" else f" --run.logs {options.logs}"

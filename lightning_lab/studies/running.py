@@ -6,19 +6,17 @@ import os
 import statistics
 import sys
 import time
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_lab import shipped
-from lightning_lab.runs.arguments import Parser
 from lightning_lab.runs.errors import InputError, Stopped
 from lightning_lab.runs.files import write_bytes
 from lightning_lab.runs.lock import RunLock
 from lightning_lab.runs.vault import STUDY
+from lightning_lab.studies.arguments import study_of, study_parser
 from lightning_lab.studies.cells import Cell, CellResult, read_result
-from lightning_lab.studies.design import Study, cells_of, read_study
+from lightning_lab.studies.design import Study
 from lightning_lab.studies.execution import BAD_INPUT, Order, Outcome, cluster, submit
 
 #: How long cells get to save and leave when the study is stopped.
@@ -26,12 +24,6 @@ _STOP_S = 20.0
 _REFRESH_S = 1.0
 #: What a cell needs at the least, so that not more are started than fit into the memory.
 _CELL_BYTES = 1.5 * 2**30
-
-
-_EXAMPLES = """examples:
-  lightning-lab study run digits_dropout
-  lightning-lab study run my_study.yaml --jobs 4
-  lightning-lab study run my_study.yaml --scheduler tcp://head:8786    a Dask cluster; docs/clusters.md"""
 
 
 def main(args: list[str]) -> int:
@@ -46,15 +38,14 @@ def main(args: list[str]) -> int:
     Raises:
         InputError: If the study file is wrong, or the study is under way.
     """
-    parser = Parser(
-        prog="lightning-lab study run",
-        description="Train the cells of a study that are missing or failed. Each is what `fit` would make; what is "
-        "done is never trained again. Ctrl-C lets the cells save and stops; the same command goes on.",
-        epilog=_EXAMPLES,
-        formatter_class=RawDescriptionHelpFormatter,
+    parser = study_parser(
+        "run",
+        "Train the cells of a study that are missing or failed. Each is what `fit` would make; what is done is never "
+        "trained again. Ctrl-C lets the cells save and stops; the same command goes on.",
+        "digits_dropout",
+        "my_study.yaml --jobs 4",
+        "my_study.yaml --scheduler tcp://head:8786    a Dask cluster; docs/clusters.md",
     )
-    parser.add_argument("file", metavar="FILE", help="a study file, or the name of a shipped one")
-    parser.add_argument("--run.logs", dest="logs", default="logs", metavar="DIR", help="where runs are (default: logs)")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask scheduler (default: this machine)")
     parser.add_argument("--jobs", type=int, metavar="N", help="cells at once on this machine (default: one a core)")
     parser.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs of this machine to share (default: 0)")
@@ -65,10 +56,8 @@ def main(args: list[str]) -> int:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise InputError(f"`{name}` must be at least 1, got {value}.")
-    study = read_study(shipped.find_study(options.file))
     return run_study(
-        study,
-        Path(options.logs),
+        *study_of(options),
         scheduler=options.scheduler,
         jobs=options.jobs,
         gpus=options.gpus,
@@ -79,7 +68,8 @@ def main(args: list[str]) -> int:
 
 def run_study(
     study: Study,
-    logs: Path,
+    results: Sequence[CellResult],
+    folder: Path,
     *,
     scheduler: str | None = None,
     jobs: int | None = None,
@@ -91,7 +81,8 @@ def run_study(
 
     Args:
         study: The study.
-        logs: The folder of all runs.
+        results: Its cells, done or not.
+        folder: Its folder.
         scheduler: A Dask scheduler's address; None runs on this machine.
         jobs: How many cells run at once on this machine; None takes one a core, as far as the memory goes.
         gpus: How many GPUs of this machine are used; 0 leaves the device to each cell's configuration.
@@ -105,10 +96,8 @@ def run_study(
         KeyboardInterrupt: If it was stopped by SIGINT, when the cells have saved.
         Stopped: The same by SIGTERM.
     """
-    folder = logs / "studies" / study.name
-    cells = cells_of(study, logs)
-    todo = [cell for cell in cells if not read_result(cell).done]
-    print(f"{study.name}: {len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to do.", flush=True)
+    todo = [result.cell for result in results if not result.done]
+    print(f"{study.name}: {len(results)} cells, {len(results) - len(todo)} done, {len(todo)} to do.", flush=True)
     if not todo:
         print(f"Nothing to do. The report: lightning-lab study report {study.file}")
         return 0

@@ -16,7 +16,7 @@ from lightning_lab.runs.checkpoint_io import (
     check_fits,
     newest_sound,
     read_checkpoint,
-    set_aside,
+    set_aside_damaged,
 )
 from lightning_lab.runs.directory import previous
 from lightning_lab.runs.errors import InputError
@@ -236,10 +236,12 @@ def test_where_neither_can_be_read_the_newer_one_is_told(path: Path) -> None:
 def test_a_damaged_one_never_becomes_the_one_before(path: Path) -> None:
     previous(path).write_bytes(path.read_bytes())
     path.write_bytes(b"damaged")
-    set_aside(path)
+    set_aside_damaged(path)
     writer = BackgroundWriter()
     WholeFileCheckpointIO(writer.put).save_checkpoint(content(5), path)
     writer.drain()
     assert (read_checkpoint(path)["epoch"], read_checkpoint(previous(path))["epoch"]) == (5, 3)
     assert path.with_name("last.ckpt.damaged").read_bytes() == b"damaged"
-    set_aside(path.with_name("none.ckpt"))  # nothing to set aside is no mistake
+    set_aside_damaged(path.with_name("none.ckpt"))  # nothing to set aside is no mistake
+    set_aside_damaged(path)
+    assert read_checkpoint(path)["epoch"] == 5  # a sound one stays
