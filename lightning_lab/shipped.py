@@ -24,8 +24,9 @@ def names() -> list[str]:
 
 
 def study_names() -> list[str]:
-    """List the names of the shipped studies, for example ``digits_dropout``."""
-    return sorted(path.stem for path in (FOLDER / STUDIES).glob("*.yaml"))
+    """List the names of the shipped studies, for example ``lab_a/dropout``."""
+    folder = FOLDER / STUDIES
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
 
 
 def main(args: list[str]) -> int:
