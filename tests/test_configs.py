@@ -14,7 +14,7 @@ from lightning_lab.data.cifar10 import CLASS_NAMES
 from lightning_lab.runs.errors import InputError
 
 TRAINING = ["cifar10/lenet5", "cifar10/speedrun", "cifar10/vgg", "digits/lenet5", "digits/mlp", "regression/mlp"]
-STUDIES = ["digits_dropout"]
+STUDIES = ["digits_dropout", "lab_c/lenet", "lab_c/momentum"]
 MACHINES = ["trainer/cpu", "trainer/ddp", "trainer/ddp_cpu2", "trainer/gpu"]
 
 

@@ -10,6 +10,7 @@ from lightning_lab.cli import LabCLI
 from lightning_lab.messages import quieten
 from lightning_lab.runs.errors import InputError, unknown
 from lightning_lab.studies.design import Study, cells_of
+from lightning_lab.studies.quantity import quantity
 from lightning_lab.studies.reading import Faults
 
 
@@ -32,8 +33,12 @@ def check_arms(study: Study) -> None:
     """
     quieten()
     faults = Faults(study.file)
-    metrics = {"metric": study.metric}
-    metrics |= {f"claims[{i}].metric": claim.metric for i, claim in enumerate(study.claims)}
+    metrics = [("metric", study.metric)]
+    metrics += [
+        (f"claims[{i}].metric", metric)
+        for i, claim in enumerate(study.claims)
+        for metric in quantity(claim.metric).metrics
+    ]
     seen: set[str] = set()
     for cell in cells_of(study, Path("logs")):
         if cell.arm in seen:
@@ -49,8 +54,7 @@ def check_arms(study: Study) -> None:
             faults.add(f"arm {cell.arm}", str(error))
             continue
         logged = getattr(cli.model, "metric_names", None)
-        for path, metric in metrics.items():
+        for path, metric in metrics:
             if logged is not None and metric not in logged:
-                measured = [name for name in logged if name.startswith("val/")]
-                faults.add(path, unknown("metric", metric, measured))
+                faults.add(path, unknown("metric", metric, [name for name in logged if name.startswith("val/")]))
     faults.end()

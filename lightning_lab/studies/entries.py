@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from lightning_lab.runs.errors import unknown
 from lightning_lab.studies.cells import Budget, Unit
+from lightning_lab.studies.quantity import quantity
 from lightning_lab.studies.reading import Faults
 
 #: What torch takes as a seed.
@@ -70,6 +71,17 @@ def read_metric(value: Any, path: str, faults: Faults) -> str:
     elif not isinstance(value, str) or not value.removeprefix("val/") or not value.startswith("val/"):
         faults.add(path, f"must be a validation metric such as val/acc or val/loss, got {value!r}.")
     return str(value)
+
+
+def read_quantity(value: Any, path: str, faults: Faults) -> str:
+    """Read what a claim measures of a run."""
+    if isinstance(value, str) and "test/" not in value:
+        try:
+            quantity(value)
+        except ValueError as error:
+            faults.add(path, str(error))
+        return value
+    return read_metric(value, path, faults)
 
 
 def read_choice(value: Any, path: str, allowed: tuple[str, ...], faults: Faults, *, default: str = "") -> Any:

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from lightning_lab.runs.errors import unknown
 from lightning_lab.studies.arms import Draft, find_arm
-from lightning_lab.studies.entries import read_choice, read_margin, read_metric
+from lightning_lab.studies.entries import read_choice, read_margin, read_quantity
 from lightning_lab.studies.reading import Faults
 
 Expectation = Literal["better", "worse", "equivalent", "different"]
@@ -24,7 +24,7 @@ class Claim:
         arm: The name of the arm it is about.
         against: The name of the arm it is compared with.
         expect: What the claim says of the arm.
-        metric: A validation metric.
+        metric: A `quantity` of a run, for example a validation metric.
         margin: The difference that does not matter.
     """
 
@@ -84,7 +84,7 @@ def read_claims(
             arm=arm.name if arm else "",
             against=against.name if against else "",
             expect=read_choice(entry.get("expect"), f"{path}.expect", get_args(Expectation), faults),
-            metric=read_metric(entry.get("metric", metric), f"{path}.metric", faults) if "metric" in entry else metric,
+            metric=read_quantity(entry["metric"], f"{path}.metric", faults) if "metric" in entry else metric,
             margin=read_margin(entry.get("margin"), f"{path}.margin", faults) or margin,
         )
         if entry.get("expect") == "equivalent" and claim.margin is None and "margin" not in entry:

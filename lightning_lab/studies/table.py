@@ -10,6 +10,7 @@ from collections import Counter
 from typing import Literal
 
 from lightning_lab.studies.cells import CellResult
+from lightning_lab.studies.quantity import quantity
 
 Goal = Literal["max", "min"]
 How = Literal["last", "selected"]
@@ -22,14 +23,12 @@ def last_value(result: CellResult, metric: str) -> float | None:
 
     Args:
         result: What the cell has come to.
-        metric: A metric of metrics.jsonl, for example ``val/acc``.
+        metric: A metric of metrics.jsonl, for example ``val/acc``, or another `quantity`.
 
     Returns:
         The value, or None if it was never measured or not finite.
     """
-    # An epoch that a budget of steps or seconds cut short ends without validation.
-    values = [row[metric] for row in result.rows if metric in row]
-    return float(values[-1]) if values and values[-1] is not None else None
+    return quantity(metric).of(result.rows)
 
 
 def selected_value(result: CellResult, metric: str, goal: Goal) -> float | None:

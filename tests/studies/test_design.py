@@ -184,7 +184,7 @@ def test_shipped_studies_are_sound(name: str, tmp_path: Path) -> None:
     path = shipped.find_study(name)
     lines = path.read_text().splitlines()
     study = read_study(path)
-    assert study.name == name
+    assert study.name == name.replace("/", "_")
     assert lines[0].startswith("# ")
     assert lines[1] == f"# lightning-lab study run {name}"
 
@@ -319,6 +319,7 @@ claims:
         ({"claims": [{**CLAIM, "arm": 0.0}]}, "claims[0].against: the claim compares dropout=0 with itself."),
         ({"claims": [{**CLAIM, "expect": "bettr"}]}, "claims[0].expect: Unknown expect 'bettr'. Did you mean 'better'"),
         ({"claims": [{**CLAIM, "metric": "test/acc"}]}, "claims[0].metric: test/acc must be a validation metric"),
+        ({"claims": [{**CLAIM, "metric": "val/acc@x"}]}, "claims[0].metric: must be a validation or training metric"),
         ({"claims": [{**CLAIM, "expect": "equivalent"}]}, "claims[0].margin: missing. `equivalent` needs"),
         ({"claims": [{**CLAIM, "margin": -1}]}, "claims[0].margin: must be a difference in the metric above 0"),
     ],

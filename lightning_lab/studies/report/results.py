@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lightning_lab.runs.metrics import better
 from lightning_lab.studies.cells import Arm, CellResult
 from lightning_lab.studies.claims import Verdict, judge
 from lightning_lab.studies.design import Claim, Study
+from lightning_lab.studies.quantity import quantity
 from lightning_lab.studies.statistics import Difference, Effect, Estimate, compare_arms, estimate
 from lightning_lab.studies.statistics import interactions as interactions_of
 from lightning_lab.studies.statistics import main_effects as main_effects_of
@@ -117,7 +117,7 @@ def _estimate(values: Mapping[int, float] | None) -> Estimate | None:
 
 
 def _goal(claim: Claim, study: Study) -> Literal["min", "max"]:
-    return study.goal if claim.metric == study.metric else better(claim.metric)
+    return study.goal if claim.metric == study.metric else quantity(claim.metric).better
 
 
 def _effects(study: Study, values: Mapping[str, Mapping[int, float]]) -> tuple[list[Effect], str]:
