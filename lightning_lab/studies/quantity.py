@@ -1,4 +1,4 @@
-"""What a claim measures of a run: a metric at the end, in one epoch, its jitter, or the difference of two such. No torch.
+"""What a claim measures of a run: a metric at the end, in an epoch, its jitter, or a difference. Free of torch.
 
 ===========================  =========================================================================================
 ``val/acc``                  after the last epoch
@@ -16,6 +16,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 from lightning_lab.runs import metrics
@@ -97,7 +98,7 @@ def quantity(text: str) -> Quantity:
     Raises:
         ValueError: If it is none.
     """
-    terms = []
+    terms: list[_Term] = []
     for part in text.split(_MINUS):
         match = _TERM.fullmatch(part.strip())
         if match is None or len(terms) == 2:
@@ -117,5 +118,5 @@ def _jitter(values: Sequence[float | None]) -> float | None:
     known = [float(value) for value in half if value is not None]
     if len(known) < 2 or len(known) < len(half):
         return None
-    changes = [after - before for before, after in zip(known, known[1:], strict=False)]
+    changes = [after - before for before, after in pairwise(known)]
     return math.sqrt(math.fsum(change**2 for change in changes) / len(changes))
