@@ -49,7 +49,7 @@ FOLDER = "fit --data ImageFolder --data.root tree --model.net.in_channels 3 --mo
         ("fit --config list.yaml", "list.yaml holds a list; a configuration is a mapping of keys to values."),
         ("fit --config binary.yaml", "binary.yaml is not a text file"),
         ("fit --config typo.yaml", "Unknown key 'modle'. Did you mean 'model'?"),
-        ("fit --data.path digits.mat", "There is no file digits.mat."),
+        ("fit --data.path nothing.mat", "There is no file nothing.mat, neither here nor in $LIGHTNING_LAB_DATA."),
         ("fit --data.batch_size 0", "`batch_size` must be at least 1, got 0."),
         ("fit --data.val_frac 1.0", "`val_frac` must be above 0 and below 1, got 1.0."),
         ("fit --early_stopping.monitor val/accuracy", "`early_stopping.monitor`: Unknown metric 'val/accuracy'."),

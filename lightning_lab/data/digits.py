@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -33,7 +34,7 @@ class Digits(LightningDataModule):
     labels 1 to 10 become the classes 0 to 9, named 1 to 9 and 0 after the digits they show.
 
     Args:
-        path: ``digits.mat``; null for the bundled digits.
+        path: ``digits.mat``, here or in $LIGHTNING_LAB_DATA; null for the bundled digits.
         image_size: Height and width, 16 to 32; other than 16 is resized (bilinear).
         batch_size: Examples in a global batch, over all processes.
         val_frac: Share of the training part kept for validation, in (0, 1). Without effect with `path`.
@@ -73,9 +74,7 @@ class Digits(LightningDataModule):
         check_val_frac(val_frac)
         if not 16 <= image_size <= 32:
             raise ValueError(f"`image_size` must be 16 to 32 pixels, got {image_size}.")
-        self.path = None if path is None else Path(path).expanduser()
-        if self.path is not None and not self.path.is_file():
-            raise InputError(f"There is no file {self.path}. Give digits.mat, or leave `path` out for bundled digits.")
+        self.path = None if path is None else _found(Path(path).expanduser())
         self.batch_size = batch_size
         self.val_frac = val_frac
         self.split_seed = split_seed
@@ -171,6 +170,16 @@ class Digits(LightningDataModule):
         # MATLAB stores images column by column: swap the axes back.
         pixels = torch.from_numpy(x.astype(np.uint8)).view(-1, 1, 16, 16).transpose(2, 3).contiguous()
         return Examples(pixels, torch.from_numpy(y.reshape(-1).astype(np.int64)) - 1)
+
+
+def _found(path: Path) -> Path:
+    # Joined to an absolute path, the folder drops out.
+    places = [Path(folder).expanduser() / path for folder in (".", os.environ.get("LIGHTNING_LAB_DATA")) if folder]
+    for place in places:
+        if place.is_file():
+            return place
+    where = "" if path.is_absolute() else ", neither here nor in $LIGHTNING_LAB_DATA"
+    raise InputError(f"There is no file {path}{where}. Give digits.mat, or leave `path` out for bundled digits.")
 
 
 def _bundled(part: Literal["train", "test"]) -> Examples:

@@ -245,6 +245,19 @@ def test_missing_file_is_refused_at_once(tmp_path: Path) -> None:
         Digits(str(tmp_path / "digits.mat"))
 
 
+def test_a_relative_path_is_looked_for_in_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "mine.mat").write_bytes(b"")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.delenv("LIGHTNING_LAB_DATA", raising=False)
+    with pytest.raises(InputError, match=r"no file mine\.mat, neither here nor in \$LIGHTNING_LAB_DATA\. Give"):
+        Digits("mine.mat")
+    monkeypatch.setenv("LIGHTNING_LAB_DATA", str(tmp_path))
+    assert Digits("mine.mat").path == tmp_path / "mine.mat"
+    (tmp_path / "here" / "mine.mat").write_bytes(b"")
+    assert Digits("mine.mat").path == Path("mine.mat")  # what is here wins
+
+
 def test_file_that_is_no_matlab_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "digits.mat").write_text("one, two, three\n" * 40)
     message = (
