@@ -15,6 +15,7 @@ from typing import Any, Literal
 from lightning_lab.runs.directory import RunDirectory
 from lightning_lab.runs.listing import flatten, status_of
 from lightning_lab.runs.lock import is_locked
+from lightning_lab.studies.orders import read_outcome
 from lightning_lab.studies.values import argument, canonical
 
 #: A cell with one of these has a result: it is not run again.
@@ -131,7 +132,7 @@ class CellResult:
 
 
 def read_result(cell: Cell) -> CellResult:
-    """Read what a cell has come to.
+    """Read what a cell has come to. One that ended before it could say so itself has failed by its outcome.
 
     Raises:
         InputError: If its record is damaged.
@@ -139,11 +140,15 @@ def read_result(cell: Cell) -> CellResult:
     run = cell.directory
     summary = run.read_summary()
     if summary:
-        return CellResult(cell, status_of(run), run.read_metrics(), summary)
-    # Between its start and its first words a run has its lock and no summary.
-    if is_locked(run.path):
-        return CellResult(cell, "running", [], {})
-    return CellResult(cell, "killed" if run.config.exists() else "missing", [], {})
+        status = status_of(run)
+    elif is_locked(run.path):  # between its start and its first words a run has its lock and no summary
+        status = "running"
+    else:
+        status = "killed" if run.config.exists() else "missing"
+    if status in ("killed", "missing"):
+        outcome = read_outcome(run)
+        status = "failed" if outcome is not None and outcome.failure else status
+    return CellResult(cell, status, run.read_metrics() if summary else [], summary)
 
 
 def make_cell(

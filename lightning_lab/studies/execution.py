@@ -7,147 +7,20 @@ and its exit code says what becomes of it. All results are on disk; Dask hands e
 
 from __future__ import annotations
 
-import json
 import os
-import platform
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_lab.runs.files import write_json
-from lightning_lab.runs.lock import is_locked
-from lightning_lab.studies.warm import WarmProcess
+from lightning_lab.runs.errors import InputError
+from lightning_lab.studies.attempts import close_warm_processes, run_orders
+from lightning_lab.studies.orders import Order, Outcome
 
-#: Exit codes of `fit`: it was stopped and can go on; it is over; no repetition would help.
-PRE_EMPTED, OVER, BAD_INPUT = (130, 143), (0, 4), 2
-#: How often a cell that crashes is tried, and one that is stopped from outside.
-CRASHES, STOPS = 2, 50
-_LOCK_S = 0.2
-
-_own = threading.local()  # each thread of a worker has a warm process
-_all: list[WarmProcess] = []
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a cell ended.
-
-    Args:
-        code: The exit code of its last attempt; negative for a signal.
-        attempts: How many there were.
-        wall_s: Seconds over all attempts.
-        worker: Where, for example ``host:1234``.
-    """
-
-    code: int
-    attempts: int
-    wall_s: float
-    worker: str
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a worker has to know of a cell.
-
-    Args:
-        arguments: What follows ``fit``.
-        directory: The run's folder.
-        folder: The folder that relative paths are meant from.
-        study: The study's folder.
-        warm: Whether it can be forked from a process that has imported everything; a run on several devices cannot.
-    """
-
-    arguments: tuple[str, ...]
-    directory: str
-    folder: str
-    study: str
-    warm: bool = True
-
-    @property
-    def log(self) -> Path:
-        """What the cell prints."""
-        return Path(self.study) / "output" / f"{Path(self.directory).name}.log"
-
-    @property
-    def outcome(self) -> Path:
-        """The file that its outcome is kept in."""
-        return self.log.with_suffix(".json")
-
-    @property
-    def stop(self) -> Path:
-        """The file that tells all cells of the study to save and leave."""
-        return Path(self.study) / "stop"
-
-
-def run_cell(order: Order) -> Outcome:
-    """Run one cell until it is over, cannot be, or is told to stop. This is what Dask's workers call.
-
-    Args:
-        order: The cell.
-    """
-    started = time.monotonic()
-    order.log.parent.mkdir(parents=True, exist_ok=True)
-    worker = f"{platform.node()}:{os.getpid()}"
-    attempts = crashes = stops = 0
-    while True:
-        # The process of a worker that was lost may still be saving.
-        while is_locked(Path(order.directory)) and not order.stop.exists():
-            time.sleep(_LOCK_S)
-        if order.stop.exists():
-            return Outcome(PRE_EMPTED[1], attempts, time.monotonic() - started, worker)
-        attempts += 1
-        code = _attempt(order)
-        stops += code in PRE_EMPTED
-        crashes += code not in (*PRE_EMPTED, *OVER, BAD_INPUT)
-        stopped = code in PRE_EMPTED and (order.stop.exists() or stops >= STOPS)
-        if code in (*OVER, BAD_INPUT) or stopped or crashes >= CRASHES:
-            outcome = Outcome(code, attempts, time.monotonic() - started, worker)
-            write_json(order.outcome, asdict(outcome))
-            return outcome
-
-
-def _attempt(order: Order) -> int:
-    command = ["fit", *order.arguments]
-    variables = _variables()
-    if not order.warm:
-        with order.log.open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "lightning_lab", *command],
-                cwd=order.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **variables},
-            )  # fmt: skip
-            while process.poll() is None:
-                if order.stop.exists():
-                    process.terminate()
-                    return process.wait()
-                time.sleep(_LOCK_S)
-            return int(process.returncode)
-    warm = getattr(_own, "process", None)
-    if warm is None or not warm.lives:
-        warm = _own.process = WarmProcess()
-        _all.append(warm)
-    try:
-        warm.start(command, folder=Path(order.folder), log=order.log, variables=variables)
-        return int(warm.wait(order.stop.exists))
-    except (BrokenPipeError, json.JSONDecodeError):
-        _own.process = None  # out of memory, perhaps: the next attempt gets a new one
-        return 1
-
-
-def _variables() -> dict[str, str]:
-    from distributed import get_worker
-
-    try:
-        name = str(get_worker().name)
-    except ValueError:  # not called by Dask
-        return {}
-    # The local cluster names its workers after their GPU.
-    return {"CUDA_VISIBLE_DEVICES": name.removeprefix("gpu-")} if name.startswith("gpu-") else {}
+#: What a cell needs at the least, so that not more are started than fit into the memory.
+_CELL_BYTES = 1.5 * 2**30
+_CONNECT_S = 30
 
 
 @contextmanager
@@ -162,6 +35,9 @@ def cluster(address: str | None, *, jobs: int, gpus: int, per_gpu: int) -> Itera
 
     Yields:
         The Dask client.
+
+    Raises:
+        InputError: If nothing answers at the address.
     """
     import dask
     from distributed import Client, Scheduler, SpecCluster, Worker
@@ -169,38 +45,90 @@ def cluster(address: str | None, *, jobs: int, gpus: int, per_gpu: int) -> Itera
     # A cell that takes its worker down again and again is stopped by its own count of crashes, not by Dask's.
     dask.config.set({"distributed.scheduler.allowed-failures": 100})
     if address is not None:
-        with Client(address, timeout="30s") as client:  # type: ignore[no-untyped-call]
+        with _connect(address) as client:
             yield client
         return
     # Workers of this process: they wait for the cells, and processes of their own would only cost their imports.
-    here = {"cls": Scheduler, "options": {"dashboard": False, "protocol": "inproc"}}
+    web = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}  # Dask serves a page all the same: to nobody else
+    here = {"cls": Scheduler, "options": {"protocol": "inproc", **web}}
     threads = {f"gpu-{index}": per_gpu for index in range(gpus)} or {"processor": jobs}
-    workers = {
-        name: {"cls": Worker, "options": {"nthreads": count, "dashboard": False}} for name, count in threads.items()
-    }
+    workers = {name: {"cls": Worker, "options": {"nthreads": count, **web}} for name, count in threads.items()}
     local = SpecCluster(scheduler=here, workers=workers, silence_logs="ERROR")  # type: ignore[no-untyped-call]
     try:
         with local, Client(local) as client:  # type: ignore[no-untyped-call]
             client.wait_for_workers(len(workers))
             yield client
     finally:
-        while _all:
-            _all.pop().close()
+        close_warm_processes()
 
 
-def submit(client: Any, orders: Sequence[Order]) -> dict[Any, Order]:
-    """Hand the cells over, first come first served.
+def submit(
+    client: Any, groups: Sequence[Sequence[Order]], resources: Mapping[str, float] | None = None
+) -> dict[Any, tuple[Order, ...]]:
+    """Hand cells over, first come first served.
 
     Args:
         client: The Dask client.
-        orders: In the order in which they are to begin.
+        groups: In the order in which they are to begin; what is in one group is trained together.
+        resources: What each group claims of a worker's resources.
 
     Returns:
         Dask's futures, with their cells.
     """
     stamp = time.time_ns()  # what an earlier client has asked for may have failed, and Dask would remember it
     futures = {}
-    for number, order in enumerate(orders):
-        key = f"{Path(order.directory).name}-{stamp}"
-        futures[client.submit(run_cell, order, key=key, pure=False, retries=100, priority=-number)] = order
+    for number, group in enumerate(groups):
+        key = f"{Path(group[0].directory).name}-{stamp}"
+        future = client.submit(
+            run_orders, tuple(group), key=key, pure=False, retries=100, priority=-number, resources=resources or None
+        )
+        futures[future] = tuple(group)
     return futures
+
+
+def outcomes_of(future: Any) -> list[Outcome | None]:
+    """Take what a worker says of its cells.
+
+    Args:
+        future: One of Dask's that is done.
+
+    Raises:
+        InputError: If the scheduler was lost, or the worker could not even begin.
+    """
+    from distributed import CancelledError
+
+    try:
+        return list(future.result())
+    except CancelledError as error:
+        raise InputError(
+            "The Dask scheduler was lost. The cells that run save and stop with their workers. Start the cluster "
+            "again; the same command goes on."
+        ) from error
+    except Exception as error:
+        raise InputError(
+            f"A worker could not run a cell: {type(error).__name__}: {error}. All machines need the same lightning_lab "
+            "and see the study's folder under the same path; docs/clusters.md."
+        ) from error
+
+
+def most_jobs(most: int) -> int:
+    """Tell how many cells this machine can run at once: one a core, as far as the memory goes.
+
+    Args:
+        most: How many there are.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else float("inf")
+    return max(1, min(cores, int(min(memory / _CELL_BYTES, 1e6)), most))
+
+
+def _connect(address: str) -> Any:
+    from distributed import Client
+
+    try:
+        return Client(address, timeout=f"{_CONNECT_S}s")  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:  # no answer, and no address
+        raise InputError(
+            f"No Dask scheduler answers at `scheduler` {address} ({error}). Start one (`dask scheduler`), or leave "
+            "--scheduler out to run on this machine."
+        ) from error

@@ -20,13 +20,16 @@ _ALPHA, _POWER = 0.05, 0.8
 def expected_time(results: list[CellResult]) -> str:
     """Word how long the rest will train, from the times of the cells that are done: of the same arm, or of any.
 
+    Cells that were trained together have each its share of the time that they took.
+
     Args:
         results: All cells of a study.
     """
     left = [result for result in results if not result.done]
     if not left:
         return "nothing is left to train"
-    times = {result.cell: float(result.summary["wall_s"]) for result in results if _is_measured(result)}
+    measured = [result for result in results if _is_measured(result)]
+    times = {result.cell: _wall_s(result) for result in measured}
     if not times:
         return "not known yet: no cell is done"
     total = 0.0
@@ -37,7 +40,7 @@ def expected_time(results: list[CellResult]) -> str:
     mean = statistics.fmean(times.values())
     return (
         f"about {_duration(total)} of training for {len(left)} cells, one after another ({_duration(mean)} a cell, "
-        f"measured on {len(times)})"
+        f"measured on {len(times)}{_shared(measured)})"
     )
 
 
@@ -97,7 +100,24 @@ def _is_measured(result: CellResult) -> bool:
 
 def _spent(result: CellResult) -> float:
     continues = result.status == "running" or result.cell.directory.can_continue
-    return float(result.summary.get("wall_s", 0.0)) if continues else 0.0
+    return _wall_s(result) if continues else 0.0
+
+
+def _wall_s(result: CellResult) -> float:
+    return float(result.summary.get("wall_s", 0.0)) / _together(result)
+
+
+def _together(result: CellResult) -> int:
+    noted = result.cell.directory.read_environment().get("replicates")
+    count = noted.get("count") if isinstance(noted, dict) else 1
+    return count if isinstance(count, int) and count > 0 else 1
+
+
+def _shared(results: list[CellResult]) -> str:
+    count = sum(_together(result) > 1 for result in results)
+    if not count:
+        return ""
+    return f"; {'all' if count == len(results) else count} of them trained with others of their arm, and share its time"
 
 
 def _bytes(run: RunDirectory) -> int:

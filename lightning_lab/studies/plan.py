@@ -8,6 +8,7 @@ from lightning_lab.studies.arguments import study_of, study_parser
 from lightning_lab.studies.cells import CellResult
 from lightning_lab.studies.design import Study
 from lightning_lab.studies.forecast import expected_disk, expected_time, smallest_difference_shown
+from lightning_lab.studies.orders import last_line, log_of, read_outcome
 
 #: status: (mark in the table, word)
 _MARKS = {
@@ -69,6 +70,7 @@ def plan(study: Study, results: list[CellResult]) -> str:
             f"{study.budget.amount:g} {unit}, compared by {study.metric} ({study.goal})",
             "",
             *_table(study, results),
+            *_failures(results),
             "",
             f"cells   {', '.join(f'{count} {word}' for word, count in words.items())}",
             f"time    {expected_time(results)}",
@@ -89,6 +91,23 @@ def _table(study: Study, results: list[CellResult]) -> list[str]:
         lines.append(f"{name:<{width}}  {row}  {done} of {len(study.seeds)} done")
     shown = {_mark(result): _word(result) for result in results}
     return [*lines, "", "  ".join(f"{mark} {word}" for mark, word in shown.items()) + "  * the reference"]
+
+
+def _failures(results: list[CellResult]) -> list[str]:
+    """Say what each failed arm's first failed cell said last."""
+    failed: dict[str, list[CellResult]] = {}
+    for result in results:
+        if result.status == "failed":
+            failed.setdefault(result.cell.arm, []).append(result)
+    lines = []
+    for arm, cells in failed.items():
+        run = cells[0].cell.directory
+        outcome, log = read_outcome(run), log_of(run)
+        how = f"{outcome.failure}: " if outcome is not None and outcome.failure else ""
+        words = f"{last_line(log)} ({log})" if log.exists() else str(cells[0].summary.get("reason") or "no output")
+        more = f" and {len(cells) - 1} more" if len(cells) > 1 else ""
+        lines.append(f"! {arm}  seed {cells[0].cell.seed}{more}  {how}{words}")
+    return ["", *lines] if lines else []
 
 
 def _mark(result: CellResult) -> str:

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lightning_lab.runs.directory import RunDirectory
 from lightning_lab.runs.errors import InputError, Stopped
 from lightning_lab.runs.files import write_bytes
-from lightning_lab.runs.lock import RunLock
+from lightning_lab.runs.lock import RunLock, owner_of
+from lightning_lab.runs.start import check_writable
 from lightning_lab.runs.vault import STUDY
 from lightning_lab.studies.arguments import study_of, study_parser
 from lightning_lab.studies.cells import Cell, CellResult, read_result
 from lightning_lab.studies.design import Study
-from lightning_lab.studies.execution import BAD_INPUT, Order, Outcome, cluster, submit
+from lightning_lab.studies.dispatch import groups_of, orders_of
+from lightning_lab.studies.execution import cluster, most_jobs, outcomes_of, submit
+from lightning_lab.studies.orders import Order, Outcome, last_line, log_of
+from lightning_lab.studies.resources import has_worker_with, read_resources
 
 #: How long cells get to save and leave when the study is stopped.
 _STOP_S = 20.0
 _REFRESH_S = 1.0
-#: What a cell needs at the least, so that not more are started than fit into the memory.
-_CELL_BYTES = 1.5 * 2**30
+_MOST_NAMES = 6
 
 
 def main(args: list[str]) -> int:
@@ -45,17 +49,33 @@ def main(args: list[str]) -> int:
         "digits_dropout",
         "my_study.yaml --jobs 4",
         "my_study.yaml --scheduler tcp://head:8786    a Dask cluster; docs/clusters.md",
+        "my_study.yaml --scheduler tcp://head:8786 --resources GPU=0.5",
     )
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask scheduler (default: this machine)")
     parser.add_argument("--jobs", type=int, metavar="N", help="cells at once on this machine (default: one a core)")
     parser.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs of this machine to share (default: 0)")
     parser.add_argument("--per_gpu", type=int, default=1, metavar="N", help="cells at once on a GPU (default: 1)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of each cell (default: 1)")
+    parser.add_argument(
+        "--resources",
+        metavar="NAME=AMOUNT",
+        help="what each cell claims of a worker that --scheduler has and that announces it; several with commas",
+    )
+    parser.add_argument(
+        "--replicates",
+        choices=("auto", "never"),
+        default="auto",
+        help="train the seeds of an arm together in one process where its net can be stacked (default: auto)",
+    )
     options = parser.parse_args(args)
     for name in ("jobs", "per_gpu", "threads"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise InputError(f"`{name}` must be at least 1, got {value}.")
+    if options.gpus < 0:
+        raise InputError(f"`gpus` must be at least 0, got {options.gpus}.")
+    if options.resources is not None and options.scheduler is None:
+        raise InputError("`resources` goes with --scheduler. On this machine, --gpus and --per_gpu divide the GPUs.")
     return run_study(
         *study_of(options),
         scheduler=options.scheduler,
@@ -63,6 +83,8 @@ def main(args: list[str]) -> int:
         gpus=options.gpus,
         per_gpu=options.per_gpu,
         threads=options.threads,
+        resources=read_resources(options.resources or ""),
+        stacks=options.replicates == "auto",
     )
 
 
@@ -76,6 +98,8 @@ def run_study(
     gpus: int = 0,
     per_gpu: int = 1,
     threads: int = 1,
+    resources: Mapping[str, float] | None = None,
+    stacks: bool = True,
 ) -> int:
     """Run the cells that are not done.
 
@@ -88,6 +112,8 @@ def run_study(
         gpus: How many GPUs of this machine are used; 0 leaves the device to each cell's configuration.
         per_gpu: How many cells share a GPU.
         threads: Threads of each cell.
+        resources: What each cell claims of a worker's resources.
+        stacks: Whether the seeds of an arm are trained together where that is possible, and no GPU is asked for.
 
     Returns:
         The exit code: 0 if every cell is done, 1 if some failed.
@@ -95,28 +121,57 @@ def run_study(
     Raises:
         KeyboardInterrupt: If it was stopped by SIGINT, when the cells have saved.
         Stopped: The same by SIGTERM.
+        InputError: If another process runs it, the folder cannot be written, or no scheduler answers.
     """
-    todo = [result.cell for result in results if not result.done]
+    left = [result for result in results if not result.done]
+    todo = [result.cell for result in left]
     print(f"{study.name}: {len(results)} cells, {len(results) - len(todo)} done, {len(todo)} to do.", flush=True)
     if not todo:
         print(f"Nothing to do. The report: lightning-lab study report {study.file}")
         return 0
+    check_writable(RunDirectory(folder))
     lock = RunLock(folder)
-    lock.acquire()
+    try:
+        lock.acquire()
+    except InputError as error:
+        raise InputError(
+            f"The study {study.name} is under way: {owner_of(folder)}. Wait for it, or stop it with Ctrl-C there."
+        ) from error
     try:
         write_bytes(folder / STUDY, study.file.read_bytes())
-        orders = [_order(study, cell, folder, threads) for cell in todo]
+        orders = orders_of(study, todo, folder, threads=threads)
+        groups = groups_of(study, left, orders) if stacks and not gpus else [(order,) for order in orders]
+        _announce(groups, orders, todo)
         orders[0].stop.unlink(missing_ok=True)
-        jobs = jobs or _jobs(len(todo))
-        with cluster(scheduler, jobs=jobs, gpus=gpus, per_gpu=per_gpu) as client:
-            outcomes = _watch(submit(client, orders), orders, todo, study)
+        with cluster(scheduler, jobs=jobs or most_jobs(len(todo)), gpus=gpus, per_gpu=per_gpu) as client:
+            if scheduler is not None and not has_worker_with(resources or {}, client):
+                print("No worker with what a cell claims is there yet: the cells wait for one.", flush=True)
+            hand_over = partial(submit, client, resources=resources)
+            outcomes = _watch(hand_over(groups), orders, todo, study, hand_over)
     finally:
         lock.release()
     return _conclude(study, todo, outcomes)
 
 
+def _announce(groups: Sequence[tuple[Order, ...]], orders: Sequence[Order], todo: Sequence[Cell]) -> None:
+    """Say which arms are trained together."""
+    arms = {order.directory: cell.arm for order, cell in zip(orders, todo, strict=True)}
+    names = list(dict.fromkeys(arms[group[0].directory] for group in groups if len(group) > 1))
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    if names:
+        print(
+            f"All seeds of an arm together in one process: {', '.join(names[:_MOST_NAMES])}{more}. The results equal "
+            "separate runs to rounding; `--replicates never` trains them one by one.",
+            flush=True,
+        )
+
+
 def _watch(
-    futures: Mapping[Any, Order], orders: Sequence[Order], todo: Sequence[Cell], study: Study
+    futures: Mapping[Any, tuple[Order, ...]],
+    orders: Sequence[Order],
+    todo: Sequence[Cell],
+    study: Study,
+    hand_over: Callable[[Sequence[tuple[Order, ...]]], Mapping[Any, tuple[Order, ...]]],
 ) -> dict[str, Outcome]:
     cells = {order.directory: cell for order, cell in zip(orders, todo, strict=True)}
     outcomes: dict[str, Outcome] = {}
@@ -125,10 +180,16 @@ def _watch(
         while pending:
             time.sleep(_REFRESH_S / 4)
             for future in [one for one in pending if one.done()]:
-                order = pending.pop(future)
-                outcomes[order.directory] = future.result()
-                left_s = (time.monotonic() - started) / len(outcomes) * len(pending)
-                _tell(cells[order.directory], outcomes[order.directory], study, len(outcomes), len(futures), left_s)
+                group = pending.pop(future)
+                ended = dict(zip(group, outcomes_of(future), strict=True))
+                for order in [order for order, outcome in ended.items() if outcome is not None]:
+                    outcomes[order.directory] = ended.pop(order)
+                    left_s = (time.monotonic() - started) / len(outcomes) * (len(todo) - len(outcomes))
+                    _tell(cells[order.directory], outcomes[order.directory], study, len(outcomes), len(todo), left_s)
+                if ended:
+                    arm = cells[group[0].directory].arm
+                    print(f"{arm}: {len(ended)} cells one by one ({last_line(group[0].together_log)})", flush=True)
+                    pending |= hand_over([(order,) for order in ended])
     except (KeyboardInterrupt, Stopped):
         orders[0].stop.touch()
         print("\nStopping: the cells that run are saved; the same command goes on with them.", file=sys.stderr)
@@ -143,18 +204,12 @@ def _tell(cell: Cell, outcome: Outcome, study: Study, count: int, total: int, le
     result = read_result(cell)
     best = result.summary.get("last", {}).get(study.metric)
     value = f"  {study.metric} {best:.4g}" if isinstance(best, float) else ""
-    how = result.status if outcome.code in (0, 4) else _failure(outcome)
+    how = f"failed: {outcome.failure}" if outcome.failure else result.status
     again = f", {outcome.attempts} attempts" if outcome.attempts > 1 else ""
     left = f"  left {_duration(left_s)}" if count < total else ""
     print(
         f"[{count}/{total}] {cell.arm}  seed {cell.seed}  {how}{again}{value}  {outcome.wall_s:.1f} s{left}", flush=True
     )
-
-
-def _failure(outcome: Outcome) -> str:
-    if outcome.code == BAD_INPUT:
-        return "failed: bad input"
-    return f"failed: signal {-outcome.code}" if outcome.code < 0 else f"failed: exit code {outcome.code}"
 
 
 def _conclude(study: Study, todo: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> int:
@@ -163,37 +218,10 @@ def _conclude(study: Study, todo: Sequence[Cell], outcomes: Mapping[str, Outcome
     seconds = [outcome.wall_s for outcome in outcomes.values()]
     print(f"Done: {len(results) - len(bad)} of {len(results)} cells, {_duration(statistics.fmean(seconds))} each.")
     for result in bad:
-        log = result.cell.directory.path.parent / "output" / f"{result.cell.directory.path.name}.log"
-        print(f"  {result.cell.arm}  seed {result.cell.seed}: {_last_line(log)} ({log})")
+        log = log_of(result.cell.directory)
+        print(f"  {result.cell.arm}  seed {result.cell.seed}: {last_line(log)} ({log})")
     print(f"The report: lightning-lab study report {study.file}")
     return 1 if bad else 0
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    return next((line for line in reversed(lines) if line.strip()), "it printed nothing")
-
-
-def _order(study: Study, cell: Cell, folder: Path, threads: int) -> Order:
-    return Order(
-        # The best checkpoint is the one that the study may test: best by the study's metric.
-        arguments=(
-            *cell.arguments,
-            f"--checkpoint.monitor={study.metric}",
-            f"--checkpoint.mode={study.goal}",
-            f"--run.threads={threads}",
-            "--progress.style=lines",
-        ),
-        directory=str(cell.directory.path.absolute()),
-        folder=str(Path.cwd()),
-        study=str(folder.absolute()),
-    )
-
-
-def _jobs(most: int) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else float("inf")
-    return max(1, min(cores, int(min(memory / _CELL_BYTES, 1e6)), most))
 
 
 def _duration(seconds: float) -> str:

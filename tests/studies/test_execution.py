@@ -14,7 +14,9 @@ import pytest
 
 from lightning_lab.rehearsal.result import compare, result_of
 from lightning_lab.runs.directory import RunDirectory
-from lightning_lab.studies.execution import BAD_INPUT, Order, Outcome, cluster, run_cell, submit
+from lightning_lab.studies.attempts import close_warm_processes, run_cell
+from lightning_lab.studies.execution import cluster, submit
+from lightning_lab.studies.orders import BAD_INPUT, Order, Outcome
 
 FIT = ("--config=digits/mlp", "--trainer.accelerator=cpu", "--lr_schedule=null", "--run.threads=1")
 
@@ -27,11 +29,8 @@ def order(logs: Path, name: str, *arguments: str, epochs: int = 1) -> Order:
 @pytest.fixture
 def warm() -> Iterator[None]:
     """One warm process for the test, closed at its end."""
-    from lightning_lab.studies import execution
-
     yield
-    while execution._all:
-        execution._all.pop().close()
+    close_warm_processes()
 
 
 # --- one cell ---
@@ -202,7 +201,7 @@ def test_the_local_cluster_runs_cells_side_by_side(tmp_path: Path) -> None:
     orders = [order(tmp_path, f"cell{seed}", f"--seed_everything={seed}", epochs=2) for seed in range(6)]
     outcomes: Sequence[Outcome]
     with cluster(None, jobs=2, gpus=0, per_gpu=1) as client:
-        outcomes = [future.result(timeout=120) for future in submit(client, orders)]
+        outcomes = [future.result(timeout=120)[0] for future in submit(client, [(one,) for one in orders])]
     assert [(outcome.code, outcome.attempts) for outcome in outcomes] == [(0, 1)] * 6
     assert all(RunDirectory(Path(one.directory)).read_summary()["status"] == "completed" for one in orders)
 
@@ -210,11 +209,11 @@ def test_the_local_cluster_runs_cells_side_by_side(tmp_path: Path) -> None:
 def test_the_stop_file_lets_cells_save(tmp_path: Path) -> None:
     orders = [order(tmp_path, f"cell{seed}", epochs=2000) for seed in range(3)]
     with cluster(None, jobs=2, gpus=0, per_gpu=1) as client:
-        futures = submit(client, orders)
+        futures = submit(client, [(one,) for one in orders])
         for one in orders[:2]:
             wait_for(RunDirectory(Path(one.directory)).metrics)
         orders[0].stop.touch()
-        outcomes = [future.result(timeout=60) for future in futures]
+        outcomes = [future.result(timeout=60)[0] for future in futures]
     assert [(outcome.code, outcome.attempts) for outcome in outcomes] == [(143, 1), (143, 1), (143, 0)]
     statuses = [RunDirectory(Path(one.directory)).read_summary().get("status") for one in orders]
     assert statuses == ["interrupted", "interrupted", None]

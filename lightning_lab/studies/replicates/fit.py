@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -16,6 +17,8 @@ from lightning_lab.runs.errors import InputError
 from lightning_lab.runs.files import write_json
 from lightning_lab.runs.listing import differences, flatten
 from lightning_lab.runs.start import decide
+from lightning_lab.studies.dispatch import MOST
+from lightning_lab.studies.replicates.output import Printing, outputs
 from lightning_lab.studies.replicates.replicate import Replicate
 from lightning_lab.studies.replicates.supported import build, can_replicate
 from lightning_lab.studies.replicates.training import StackedTraining
@@ -23,12 +26,10 @@ from lightning_lab.verbs import _fit
 
 #: What tells the runs of one arm from each other.
 _OWN = ("seed_everything", "data.seed", "run", "config")
-#: Replicates in one training; more make several. Each waits inside the one before it, a dozen calls of Python deep.
-MOST = 32
 _STOPPED = (130, 143)
 
 
-def fit_replicates(arguments: Sequence[Sequence[str]]) -> list[int]:
+def fit_replicates(arguments: Sequence[Sequence[str]], logs: Sequence[Path] | None = None) -> list[int]:
     """Do what ``fit`` does with each of the command lines, in one training where they begin, else one by one.
 
     A run that is finished is left alone, and one that can be continued is continued by itself. A replicate that
@@ -37,6 +38,7 @@ def fit_replicates(arguments: Sequence[Sequence[str]]) -> list[int]:
 
     Args:
         arguments: What follows ``fit``, one command line a seed.
+        logs: Where each prints what is its own; None lets all of them print as one.
 
     Returns:
         The exit code of each: 0 done, 2 bad input, 4 diverged, 130 SIGINT, 143 SIGTERM, 1 a bug.
@@ -45,8 +47,10 @@ def fit_replicates(arguments: Sequence[Sequence[str]]) -> list[int]:
         InputError: If a configuration cannot be trained as a replicate, or they differ in more than seed and place.
     """
     quieten()
-    clis = [build(one) for one in arguments]
-    for cli in clis:
+    clis: list[LabCLI] = []
+    for one in arguments:
+        cli = build(one)
+        clis.append(cli)
         reason = can_replicate(cli)
         if reason is not None:
             raise InputError(f"These runs cannot be trained as replicates: {reason}. Train them one by one.")
@@ -57,25 +61,36 @@ def fit_replicates(arguments: Sequence[Sequence[str]]) -> list[int]:
     stacks = [begin[first : first + MOST] for first in range(0, len(begin), MOST)]
     stacks += [[index] for index in range(len(clis)) if index not in begin]
     codes: dict[int, int] = {}
-    for stack in stacks:
-        stopped = next((code for code in codes.values() if code in _STOPPED), None)
-        if stopped is not None:
-            codes |= dict.fromkeys(stack, stopped)
-        elif len(stack) == 1:
-            codes[stack[0]] = _ends(clis[stack[0]])
-        else:
-            codes |= dict(zip(stack, _Stack([clis[index] for index in stack]).fit(), strict=True))
+    with outputs(arguments, logs) as (own, common):
+        for stack in stacks:
+            stopped = next((code for code in codes.values() if code in _STOPPED), None)
+            if stopped is not None:
+                codes |= dict.fromkeys(stack, stopped)
+            elif len(stack) == 1:
+                with own[stack[0]]():
+                    codes[stack[0]] = _ends(clis[stack[0]])
+            else:
+                together = _Stack([clis[index] for index in stack], [own[index] for index in stack], common)
+                codes |= dict(zip(stack, together.fit(), strict=True))
     return [codes[index] for index in range(len(clis))]
 
 
 class _Stack:
     """Several fits inside each other: each sets its trainer up and waits; the innermost trains them all.
 
-    So each of them is the ordinary ``fit`` but for its epochs: lock, record, checkpoints and endings are its own.
+    So each of them is the ordinary ``fit`` but for its epochs: lock, record, checkpoints and endings are its own. Each
+    waits inside the one before it, a dozen calls of Python deep, so that there is a limit to their number.
+
+    Args:
+        clis: The parts of each.
+        own: For each, what makes the output its own.
+        common: What makes it that of all.
     """
 
-    def __init__(self, clis: Sequence[LabCLI]) -> None:
+    def __init__(self, clis: Sequence[LabCLI], own: Sequence[Printing], common: Printing) -> None:
         self.clis = list(clis)
+        self.own = list(own)
+        self.common = common
         self.ready: list[Replicate] = []
         self.failure: BaseException | None = None
         self._codes = [1] * len(self.clis)
@@ -96,7 +111,8 @@ class _Stack:
         if index and bar is not None:
             bar.disable()  # one of them says what is trained on what
         cli.trainer.fit_loop = _OutsideLoop(cli.trainer, lambda: self._wait(cli, index))
-        self._codes[index] = _ends(cli)
+        with self.own[index]():
+            self._codes[index] = _ends(cli)
         if self._entered == index:  # it ended before its training: the others do without it
             self._enter(index + 1)
 
@@ -117,7 +133,8 @@ class _Stack:
                 self._note(index, one)
             training = StackedTraining(self.ready)
             try:
-                training.run()
+                with self.common():
+                    training.run()
             finally:
                 training.hand_over()
         except BaseException as error:  # told by each of them

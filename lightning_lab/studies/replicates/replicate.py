@@ -8,6 +8,7 @@ from typing import Any, cast
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from lightning_lab.callbacks.early_stopping import EarlyStopping
 from lightning_lab.callbacks.gradient_clipping import GradientClipping
 from lightning_lab.callbacks.lr_schedule import LRSchedule
 from lightning_lab.cli import LabCLI
@@ -33,16 +34,21 @@ class Replicate:
         self.steps = 0  # when it diverged
         self.best: float | None = None
         self._drawn = 0  # rows that TensorBoard has
+        slots: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        self._stopping = next((one for one in slots if isinstance(one, EarlyStopping)), None)
+        self._stopping_states: list[dict[str, Any]] = []  # after each epoch
 
     @property
     def alive(self) -> bool:
-        """Whether it has not diverged."""
-        return self.error is None
+        """Whether it trains: it has not diverged, and was not stopped early."""
+        return self.error is None and not (self._stopping is not None and self._stopping.has_stopped)
 
     def add(self, row: dict[str, Any], values: dict[str, Tensor]) -> bool:
         """Add an epoch's row; say whether it is the best so far."""
         self.rows.append(row)
         self.values.append(values)
+        if self._stopping is not None:
+            self._stop_early(self._stopping)
         value = row.get(self.cli.record.monitor)
         better = value is not None and (
             self.best is None or (value < self.best if self.cli.record.mode == "min" else value > self.best)
@@ -79,6 +85,18 @@ class Replicate:
         self.cli.record._write(self.trainer, "running", f"one of several replicates, at epoch {len(self.rows)}")
         self._draw()
 
+    def _stop_early(self, slot: EarlyStopping) -> None:
+        """Do what the slot does at the end of an epoch; its trainer counts epochs only when it is handed them."""
+        known: dict[str, Tensor] = {}
+        for values in self.values[-2:]:  # an epoch that is cut short is judged by the validation before it
+            known |= values
+        slot._set_rise_threshold()
+        if slot._validate_condition_metric(known):
+            stops, reason = slot._evaluate_stopping_criteria(known[slot.monitor])
+            if stops:
+                slot.stopped_epoch, slot.stopping_reason_message = len(self.rows) - 1, reason
+        self._stopping_states.append(slot.state_dict())
+
     def _go_to(self, index: int, kept: Kept, ever_clipped: bool) -> None:
         moment = kept.put(index, list(self.module.parameters()), self.optimizer)
         _count(self.trainer, moment)
@@ -89,6 +107,8 @@ class Replicate:
                 callback.load_state_dict({**callback.state_dict(), "rates": list(moment.rates)})
             elif isinstance(callback, GradientClipping):
                 callback.load_state_dict({**callback.state_dict(), "ever_clipped": ever_clipped})
+            elif isinstance(callback, EarlyStopping):
+                callback.load_state_dict(self._stopping_states[moment.epochs - 1])
         self.trainer._logger_connector._callback_metrics.update(self.values[moment.epochs - 1])
         self._take_rows(moment.epochs)
 

@@ -9,7 +9,6 @@ from typing import Any
 from lightning.pytorch import Trainer
 from torch import optim
 
-from lightning_lab.callbacks.early_stopping import EarlyStopping
 from lightning_lab.cli import TRAINER_DEFAULTS, LabCLI
 from lightning_lab.data import Digits
 from lightning_lab.data import Regression as RegressionData
@@ -32,6 +31,7 @@ OPTIMIZERS = (
 )
 #: The callbacks whose part the stacked training takes, or that have none in it.
 CALLBACKS = (
+    "EarlyStopping",
     "GradientClipping",
     "LRSchedule",
     "NanGuard",
@@ -104,8 +104,6 @@ def _of_parts(cli: LabCLI) -> str | None:
 
 def _of_slots(cli: LabCLI) -> str | None:
     callbacks: list[Any] = cli.trainer.callbacks  # type: ignore[attr-defined]
-    if any(isinstance(callback, EarlyStopping) for callback in callbacks):
-        return "with early stopping each replicate would end at an epoch of its own"
     if cli.config_init.nan_guard is None:
         return "without nan_guard nothing ends a replicate that has diverged"
     schedule = cli.config.lr_schedule

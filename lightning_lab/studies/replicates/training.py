@@ -60,11 +60,13 @@ class StackedTraining:
         self._started = self._written = time.perf_counter()
 
     def run(self) -> None:
-        """Train; a replicate that diverges has its error, and the others go on."""
+        """Train; a replicate that diverges has its error, one that is to stop early stops, and the others go on."""
         trainer = self.first.trainer
         most_steps = math.inf if trainer.max_steps == -1 else trainer.max_steps
         most_batches = int(trainer.fit_loop.max_batches)
         epoch = 0
+        for one in self.replicates:  # a signal that came before all of them were ready
+            one.cli.safe_point.stop_if_asked()
         while epoch != trainer.max_epochs and self.step < most_steps and self._alive:
             self._epoch(epoch, int(min(most_batches, most_steps - self.step)), most_batches)
             epoch += 1
@@ -157,8 +159,8 @@ class StackedTraining:
         fixed = {"epoch": epoch + 1, "step": self.step, "time_s": round(time.perf_counter() - self._started, 3)}
         finite = torch.stack([p.detach().flatten(1).isfinite().all(1) for p in self.net.parameters]).all(0).tolist()
         moment = self._moment(epoch, batches, batches == whole)
-        better = []
-        for index in self._alive:
+        better, alive = [], self._alive
+        for index in alive:
             one = self.replicates[index]
             values = {name: self._lr if name == "lr" else columns[name][index] for name in names}
             row = {name: value if math.isfinite(value) else None for name, value in values.items()}
@@ -167,8 +169,9 @@ class StackedTraining:
                 better.append(index)
             if not finite[index]:
                 self._diverge(index, epoch, f"the state after step {self.step}")
-        self.last.take(self._alive, moment)
-        self.best.take([index for index in better if self.replicates[index].alive], moment)
+        sound = [index for index in alive if self.replicates[index].error is None]  # those that stop here, too
+        self.last.take(sound, moment)
+        self.best.take([index for index in better if index in sound], moment)
 
     def _moment(self, epoch: int, batches: int, whole: bool) -> Moment:
         groups = {k: v for k, v in self.first.optimizer.param_groups[0].items() if k != "params"}

@@ -101,8 +101,7 @@ def tails(results: Sequence[CellResult], folder: Path) -> list[Tail]:
     found = []
     for result in results:
         log = folder / "output" / f"{result.cell.directory.path.name}.log"
-        failed_early = result.status in ("missing", "killed") and _code(log.with_suffix(".json")) not in (None, 0, 4)
-        if result.status == "failed" or failed_early:
+        if result.status == "failed":
             reason = str(result.summary.get("reason") or "It ended before its training began.")
             source = log if log.exists() else result.cell.directory.traceback
             text = _tail(source) if source.exists() else "There is no output."
@@ -141,13 +140,6 @@ def _text(value: Any) -> str:
 
 def _is_word(value: Any) -> bool:
     return value is None or isinstance(value, bool)
-
-
-def _code(outcome: Path) -> int | None:
-    try:
-        return int(json.loads(outcome.read_text())["code"])
-    except (OSError, ValueError, KeyError):
-        return None  # it runs, or was never begun
 
 
 def _tail(log: Path) -> str:
