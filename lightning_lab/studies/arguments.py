@@ -42,6 +42,7 @@ def study_parser(action: str, description: str, *examples: str) -> Parser:
         formatter_class=RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", metavar="FILE", help="a study file, or the name of a shipped one")
+    parser.add_argument("--short", action="store_true", help="take the budget and seeds of the file's `short`")
     parser.add_argument("--run.logs", dest="logs", default="logs", metavar="DIR", help="where runs are (default: logs)")
     return parser
 
@@ -55,6 +56,6 @@ def study_of(options: Namespace) -> Known:
     Raises:
         InputError: If the study file is wrong, or the record of a run is damaged.
     """
-    study = read_study(shipped.find_study(options.file))
+    study = read_study(shipped.find_study(options.file), short=options.short)
     logs = Path(options.logs)
     return Known(study, [read_result(cell) for cell in cells_of(study, logs)], logs / "studies" / study.name)

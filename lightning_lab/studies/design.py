@@ -13,7 +13,15 @@ from lightning_lab.runs.errors import unknown
 from lightning_lab.runs.listing import flatten
 from lightning_lab.studies.arms import REFERENCE, Draft, read_arms
 from lightning_lab.studies.cells import Arm, Budget, Cell, folders_by_key, make_cell
-from lightning_lab.studies.entries import read_budget, read_choice, read_margin, read_metric, read_name, read_seeds
+from lightning_lab.studies.entries import (
+    read_budget,
+    read_choice,
+    read_margin,
+    read_metric,
+    read_name,
+    read_seeds,
+    read_short,
+)
 from lightning_lab.studies.factors import (
     full_factorial,
     one_at_a_time,
@@ -32,7 +40,7 @@ __all__ = ["Budget", "Claim", "Study", "cells_of", "read_study"]
 Goal = Literal["max", "min"]
 _KEYS = (
     *("name", "base", "reference", "arms", "factors", "design", "overrides", "exclude"),
-    *("seeds", "metric", "goal", "epochs", "steps", "samples", "seconds", "margin", "claims"),
+    *("seeds", "metric", "goal", "epochs", "steps", "samples", "seconds", "short", "margin", "claims"),
 )
 
 
@@ -53,6 +61,7 @@ class Study:
         budget: What every arm gets.
         margin: The difference that does not matter.
         claims: What is to be judged.
+        short: Whether these are the budget and seeds of ``short``.
     """
 
     name: str
@@ -67,13 +76,15 @@ class Study:
     budget: Budget
     margin: float | None
     claims: tuple[Claim, ...]
+    short: bool = False
 
 
-def read_study(path: Path) -> Study:
+def read_study(path: Path, *, short: bool = False) -> Study:
     """Read a study file.
 
     Args:
         path: The file; `shipped.find_study` finds one by name.
+        short: Take budget and seeds from the file's ``short``. It is a study of its own, ``<name>_short``.
 
     Raises:
         InputError: If the file cannot be read, or with a line for each fault in it.
@@ -87,6 +98,10 @@ def read_study(path: Path) -> Study:
     name = read_name(get("name"), faults)
     seeds = read_seeds(get("seeds"), faults)
     budget = read_budget(document, faults)
+    if short or "short" in document:
+        in_short = read_short(document.get("short"), seeds, faults)
+        if short:
+            name, (budget, seeds) = f"{name}_short", in_short
     metric = read_metric(get("metric"), "metric", faults)
     goal = read_choice(get("goal"), "goal", get_args(Goal), faults)
     margin = read_margin(get("margin"), "margin", faults)
@@ -102,7 +117,7 @@ def read_study(path: Path) -> Study:
     faults.end()
     assert reference is not None  # else there was a fault
     assert budget is not None
-    return Study(name, path, arms, reference.name, factors, design, seeds, metric, goal, budget, margin, claims)
+    return Study(name, path, arms, reference.name, factors, design, seeds, metric, goal, budget, margin, claims, short)
 
 
 def cells_of(study: Study, logs: Path) -> list[Cell]:

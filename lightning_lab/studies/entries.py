@@ -62,6 +62,28 @@ def read_budget(document: dict[str, Any], faults: Faults) -> Budget | None:
     return good[0] if good else None
 
 
+def read_short(value: Any, seeds: tuple[int, ...], faults: Faults) -> tuple[Budget | None, tuple[int, ...]]:
+    """Read ``short``: a smaller budget, and perhaps fewer seeds, for a machine that the study is too long for.
+
+    Args:
+        value: What stands there.
+        seeds: The study's, which are the default.
+        faults: Where what is wrong is noted.
+    """
+    if not isinstance(value, dict):
+        got = "missing. The file has no short budget" if value is None else f"must be a mapping, got {value!r}"
+        faults.add("short", f"{got}. Write for example `short: {{epochs: 2, seeds: 3}}`.")
+        return None, seeds
+    own = Faults(faults.file)
+    for key in value:
+        if key not in (*get_args(Unit), "seeds"):
+            own.add(str(key), unknown("key", str(key), (*get_args(Unit), "seeds")))
+    budget = read_budget(value, own)
+    seeds = read_seeds(value["seeds"], own) if "seeds" in value else seeds
+    faults.lines += [f"  short.{line.strip()}" for line in own.lines]
+    return budget, seeds
+
+
 def read_metric(value: Any, path: str, faults: Faults) -> str:
     """Read the name of a validation metric."""
     if value is None:

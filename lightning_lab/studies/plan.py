@@ -50,7 +50,7 @@ def main(args: list[str]) -> int:
         check_arms(study)
     print(plan(study, results))
     over = all(result.done for result in results)
-    where = "" if options.logs == "logs" else f" --run.logs {options.logs}"
+    where = (" --short" if options.short else "") + ("" if options.logs == "logs" else f" --run.logs {options.logs}")
     print(f"\nnext: lightning-lab study {'report' if over else 'run'} {options.file}{where}")
     return 0
 

@@ -127,7 +127,7 @@ def run_study(
     todo = [result.cell for result in left]
     print(f"{study.name}: {len(results)} cells, {len(results) - len(todo)} done, {len(todo)} to do.", flush=True)
     if not todo:
-        print(f"Nothing to do. The report: lightning-lab study report {study.file}")
+        print(f"Nothing to do. The report: lightning-lab study report {study.file}{' --short' if study.short else ''}")
         return 0
     check_writable(RunDirectory(folder))
     lock = RunLock(folder)
@@ -220,7 +220,7 @@ def _conclude(study: Study, todo: Sequence[Cell], outcomes: Mapping[str, Outcome
     for result in bad:
         log = log_of(result.cell.directory)
         print(f"  {result.cell.arm}  seed {result.cell.seed}: {last_line(log)} ({log})")
-    print(f"The report: lightning-lab study report {study.file}")
+    print(f"The report: lightning-lab study report {study.file}{' --short' if study.short else ''}")
     return 1 if bad else 0
 
 

@@ -173,6 +173,27 @@ def test_words_and_exponents_mean_what_they_look_like(tmp_path: Path) -> None:
     assert study.arms[1].overrides == {RATE: 0.001}
 
 
+def test_a_short_budget_makes_a_study_of_its_own(tmp_path: Path) -> None:
+    path = write_study(
+        tmp_path,
+        short={"samples": 300, "seeds": [4]},
+        base=["digits/mlp"],
+        factors={"data.batch_size": [8, 16]},
+        reference={"data.batch_size": 8},
+    )
+    study, short = read_study(path), read_study(path, short=True)
+    assert (study.name, study.budget, study.seeds, study.short) == ("drop", Budget("epochs", 2), (0, 1, 2), False)
+    assert (short.name, short.budget, short.seeds, short.short) == ("drop_short", Budget("samples", 300), (4,), True)
+    assert {cell.directory.path.parent.name for cell in cells_of(short, tmp_path)} == {"drop_short"}
+    path = write_study(tmp_path, short={"epochs": 1})
+    assert read_study(path, short=True).seeds == (0, 1, 2)
+
+
+def test_without_a_short_budget_there_is_no_short_study(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"short: missing\. The file has no short budget\. Write for example `short: "):
+        read_study(write_study(tmp_path), short=True)
+
+
 def test_seeds_are_the_outer_loop(tmp_path: Path) -> None:
     cells = cells_of(study_of(tmp_path, seeds=[4, 2]), tmp_path)
     assert [cell.seed for cell in cells] == [4, 4, 4, 2, 2, 2]
@@ -307,6 +328,10 @@ claims:
         ({"reference": {"--model.net": 1}}, "reference.--model.net: `--model.net` is no key as on the command line"),
         ({"reference": {"model.init_args.net": 1}}, "reference.model.init_args.net: init_args and class_path are left"),
         ({"reference": {DROPOUT: 0, "model": {"net": {"dropout": 1}}}}, "reference.model.net.dropout: is set twice."),
+        ({"short": 3}, "short: must be a mapping, got 3. Write for example `short: {epochs: 2, seeds: 3}`."),
+        ({"short": {"epocs": 3, "epochs": 1}}, "short.epocs: Unknown key 'epocs'. Did you mean 'epochs'?"),
+        ({"short": {"seeds": 3}}, "short.epochs: missing. Give every arm the same budget"),
+        ({"short": {"epochs": 1, "seeds": 0}}, "short.seeds: must be a number, at least 1"),
         # claims
         ({"claims": {}}, "claims: must be a list of claims, each with id, text, arm, against, expect, got {}."),
         ({"claims": ["x"]}, "claims[0]: must be a mapping with id, text, arm, against, expect, got 'x'."),

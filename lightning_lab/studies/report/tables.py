@@ -33,7 +33,7 @@ def cells_csv(comparison: Comparison) -> str:
             + [cell.directory.path.as_posix()]
             + [value for name in names for value in (last_value(result, name), best.get(name))]
         )
-    return _csv(heading, rows)
+    return csv_text(heading, rows)
 
 
 def arms_csv(comparison: Comparison) -> str:
@@ -42,7 +42,7 @@ def arms_csv(comparison: Comparison) -> str:
     heading += [f"{when}_{part}" for when in ("last", "selected") for part in ("n", "mean", "sd", "low", "high")]
     heading += ["optimism", "difference_n", "difference", "difference_low", "difference_high", "paired", "effect"]
     heading += ["p", "p_holm", "verdict", "seeds_needed", "words"]
-    return _csv(heading, [_arm(arm, comparison) for arm in comparison.arms])
+    return csv_text(heading, [_arm(arm, comparison) for arm in comparison.arms])
 
 
 def selected_row(result: CellResult, metric: str, goal: str) -> dict[str, Any]:
@@ -75,7 +75,8 @@ def _estimate(estimate: Estimate | None) -> list[float | None]:
     return [estimate.n, estimate.mean, estimate.sd, estimate.low, estimate.high]
 
 
-def _csv(heading: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def csv_text(heading: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Write a table; what is no number is left empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(heading)

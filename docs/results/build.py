@@ -1,0 +1,231 @@
+"""The pages of the labs' results: from the logs of the studies to CSV, from CSV and labs.yaml to Markdown.
+
+    python docs/results/build.py --run.logs logs     # collect what is there, then write the pages
+    python docs/results/build.py                     # write the pages from the CSV alone
+
+Numbers and verdicts come from the CSV, which `lightning-lab study report` computes in the same way; labs.yaml has the
+words: what each row of the labs is, and why its verdict is what it is. A test holds the pages to both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_lab import shipped
+from lightning_lab.runs.files import write_text
+from lightning_lab.studies.cells import read_result
+from lightning_lab.studies.design import Study, cells_of, read_study
+from lightning_lab.studies.report.formats import Format, plural, seeds_text
+from lightning_lab.studies.report.origin import environment_facts
+from lightning_lab.studies.report.results import Comparison, compare
+from lightning_lab.studies.report.tables import arms_csv, cells_csv, csv_text
+
+HERE = Path(__file__).resolve().parent
+#: Entries of environment.json that say what a result depends on.
+CONDITIONS = ("commit", "dirty", "python", "versions.torch", "versions.lightning", "hardware.processor",
+              "hardware.cores", "hardware.bf16_units", "hardware.gpus")  # fmt: skip
+VERDICTS = ("confirmed", "refuted", "open")
+
+Row = dict[str, str]
+
+
+def collect(name: str, logs: Path) -> bool:
+    """Turn one study's runs into CSV.
+
+    Args:
+        name: For example ``lab_a/width``.
+        logs: Where runs are.
+
+    Returns:
+        Whether there is a run that is done.
+    """
+    study = read_study(shipped.find_study(name))
+    results = [read_result(cell) for cell in cells_of(study, logs)]
+    if not any(result.done for result in results):
+        return False
+    comparison = compare(study, results)
+    folder = HERE / name
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "arms.csv", arms_csv(comparison))
+    write_text(folder / "cells.csv", cells_csv(comparison))
+    write_text(folder / "claims.csv", _claims_csv(comparison))
+    write_text(folder / "conditions.csv", _conditions_csv(name, comparison))
+    return True
+
+
+def _claims_csv(comparison: Comparison) -> str:
+    heading = ["id", "status", "arm", "against", "expect", "metric", "margin", "n", "difference", "low", "high", "words"]
+    rows = []
+    for claim, verdict in comparison.claims:
+        d = verdict.difference
+        compared = [claim.id, verdict.status, claim.arm, claim.against, claim.expect, claim.metric, claim.margin]
+        rows.append([*compared, d.n, d.mean, d.low, d.high, verdict.words])
+    return csv_text(heading, rows)
+
+
+def _conditions_csv(name: str, comparison: Comparison) -> str:
+    study = comparison.study
+    done = [result for result in comparison.results if result.done]
+    rows: list[list[Any]] = [
+        ["command", f"lightning-lab study run {name}"],
+        ["budget", f"{study.budget.amount:g} {study.budget.unit}"],
+        ["seeds", seeds_text(study.seeds)],
+        ["cells", f"{len(done)} of {len(comparison.results)}"],
+        ["compared by", f"{study.metric} after the last epoch ({study.goal})"],
+    ]
+    for fact in environment_facts(comparison.results):
+        if fact.key in CONDITIONS:
+            rows.append([fact.key, "; ".join(value for value, _ in fact.values)])
+    return csv_text(["entry", "value"], rows)
+
+
+def render() -> dict[Path, str]:
+    """Write the pages, as text by file."""
+    labs = yaml.safe_load((HERE / "labs.yaml").read_text())
+    pages = {HERE / f"{lab['page']}.md": _page(lab) for lab in labs}
+    return pages | {HERE / "README.md": _index(labs)}
+
+
+def _page(lab: dict[str, Any]) -> str:
+    lines = [f"# Lab {lab['lab']}. {lab['title']}", "", lab["introduction"].strip(), ""]
+    for row in lab["rows"]:
+        lines += [f"## {row['row']}. {row['title']}", ""]
+        if "study" in row and row["study"] not in (other.get("study") for other in _before(lab, row)):
+            lines += _study(row["study"])
+        elif "command" in row:
+            lines += [f"`{row['command']}`", ""]
+        lines += _claims(row)
+        if "text" in row:
+            lines += [row["text"].strip(), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _before(lab: dict[str, Any], row: dict[str, Any]) -> list[dict[str, Any]]:
+    return lab["rows"][: lab["rows"].index(row)]  # type: ignore[no-any-return]
+
+
+def _study(name: str) -> list[str]:
+    file = f"[`{name}`](../../configs/studies/{name}.yaml)"
+    arms = _read(name, "arms")
+    if not arms:
+        return [f"{file}: `lightning-lab study run {name}`. Not run yet.", ""]
+    known = {row["entry"]: row["value"] for row in _read(name, "conditions")}
+    commits = " and ".join(commit[:10] for commit in known.get("commit", "").split("; "))
+    dirty = " with changes" if "true" in known.get("dirty", "") else ""
+    lines = [
+        f"{file}: `{known['command']}` at commit {commits}{dirty}; {known['budget']}, {known['seeds']}, "
+        f"{known['cells']} cells done; {known['compared by']}. {known['hardware.cores']} cores "
+        f"({known['hardware.processor']}, bf16 units: {known['hardware.bf16_units']}), torch {known['versions.torch']}, "
+        f"lightning {known['versions.lightning']}, Python {known['python']}.",
+        "",
+        "| arm | n | mean | sd | 95 % interval | against the reference | diverged |",
+        "|---|---:|---:|---:|---:|---|---:|",
+    ]
+    number = [_number(row, "last_mean") for row in arms], [_number(row, "last_sd") for row in arms]
+    write = Format([x for x in number[0] if x is not None], [x for x in number[1] if x is not None])
+    for row in arms:
+        low, high = _number(row, "last_low"), _number(row, "last_high")
+        between = write.interval(low, high) if low is not None and high is not None else "–"
+        told = "reference" if row["is_reference"] == "yes" else _escaped(row["words"].partition(", p")[0]) or "–"
+        lines.append(
+            f"| {_escaped(row['arm'])} | {row['last_n']} | {write(_number(row, 'last_mean'))} | "
+            f"{write(_number(row, 'last_sd'))} | {_escaped(between)} | {told} | {row['diverged']} |"
+        )
+    return [*lines, "", f"[All cells]({name}/cells.csv), [arms]({name}/arms.csv), [claims]({name}/claims.csv).", ""]
+
+
+def _claims(row: dict[str, Any]) -> list[str]:
+    lines = ["| claim | the lab reports | what was compared | verdict | why |", "|---|---|---|---|---|"]
+    for claim in row.get("claims", []):
+        verdict, compared = _verdict(row, claim)
+        texts = [claim["id"], claim["reported"], compared, verdict, claim.get("why", "–")]
+        lines.append(f"| {' | '.join(_escaped(str(text)) for text in texts)} |")
+    return [*lines, ""] if row.get("claims") else []
+
+
+def _verdict(row: dict[str, Any], claim: dict[str, Any]) -> tuple[str, str]:
+    """The verdict in bold and what was compared; by hand only where no study can say it."""
+    if "verdict" in claim:
+        return f"**{claim['verdict']}**", claim["compared"]
+    found = {one["id"]: one for one in _read(row["study"], "claims")}.get(claim["id"])
+    if found is None:
+        return "not run", "–"
+    what = f"{found['arm']} against {found['against']}, {found['metric']}, expected {found['expect']}"
+    return f"**{found['status']}**: {found['words'].partition(': ')[2]}", what
+
+
+def _index(labs: list[dict[str, Any]]) -> str:
+    counts: Counter[str] = Counter()
+    table = ["| row | what | file | command | verdict |", "|---|---|---|---|---|"]
+    for lab in labs:
+        for row in lab["rows"]:
+            verdicts = []
+            for claim in row.get("claims", []):
+                word = next((v for v in VERDICTS if f"**{v}**" in _verdict(row, claim)[0]), "not run")
+                counts[word] += 1
+                verdicts.append(f"{claim['id']} {word}")
+            file = row.get("file") or f"configs/studies/{row['study']}.yaml"
+            command = row.get("command") or f"lightning-lab study run {row['study']}"
+            link = f"[{row['row']}]({lab['page']}.md)"
+            said = "; ".join(verdicts) or row.get("status", "–")
+            table.append(f"| {link} | {_escaped(row['title'])} | [{file}](../../{file}) | `{command}` | {said} |")
+    total = sum(counts.values())
+    words = ", ".join(f"{counts[word]} {word}" for word in (*VERDICTS, "not run") if counts[word])
+    return "\n".join(
+        [
+            "# What the labs' claims are worth",
+            "",
+            f"Of {plural(total, 'claim')} in four labs, each stated there from one run: {words}. A claim is confirmed, "
+            "refuted or open by the rules of `lightning_lab/studies/claims.py`: a two-sided paired t test at 5 %, "
+            "and equivalence within the margin that the study file states. Values are of validation data; nothing here "
+            "was chosen on test data.",
+            "",
+            *table,
+            "",
+            "The pages are made by `python docs/results/build.py`; the numbers behind them stand beside them as CSV.",
+        ]
+    ) + "\n"
+
+
+def _read(name: str, what: str) -> list[Row]:
+    path = HERE / name / f"{what}.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _number(row: Row, key: str) -> float | None:
+    return float(row[key]) if row[key] else None
+
+
+def _escaped(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|").replace("[", "\\[").replace("<", "&lt;")
+
+
+def studies() -> list[str]:
+    """The studies that labs.yaml names."""
+    labs = yaml.safe_load((HERE / "labs.yaml").read_text())
+    return list(dict.fromkeys(row["study"] for lab in labs for row in lab["rows"] if "study" in row))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run.logs", dest="logs", nargs="*", default=[], metavar="DIR", help="folders with runs")
+    for logs in parser.parse_args().logs:
+        for name in studies():
+            if collect(name, Path(logs)):
+                print(f"collected {name} from {logs}")
+    for path, text in render().items():
+        write_text(path, text)
+        print(f"wrote {path.name}")
+
+
+if __name__ == "__main__":
+    main()
