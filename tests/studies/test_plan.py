@@ -13,8 +13,9 @@ from study_files import leave, study_of, write_study
 from support import Lab
 
 from lightning_lab.runs.lock import RunLock
-from lightning_lab.studies.cells import Cell
+from lightning_lab.studies.cells import Cell, read_result
 from lightning_lab.studies.design import cells_of
+from lightning_lab.studies.orders import log_of
 
 FREE_OF = ("torch", "lightning", "dask", "distributed", "jsonargparse")
 
@@ -73,11 +74,12 @@ def test_half_is_done(lab: Lab, tmp_path: Path) -> None:
         "dropout=0.5  x ! .  1 of 3 done",
     ]
     assert lines[7] == "+ done  x diverged  ! failed  ~ interrupted  > running  . missing  * the reference"
-    assert lines[9] == "cells   4 done, 1 diverged, 1 failed, 1 interrupted, 1 running, 1 missing"
+    assert lines[9] == "! dropout=0.5  seed 1  no output"
+    assert lines[11] == "cells   4 done, 1 diverged, 1 failed, 1 interrupted, 1 running, 1 missing"
     # 10 s of the reference, 30 s of the second arm, twice the mean of all for the third
-    assert lines[10] == "time    about 80 s of training for 4 cells, one after another (20 s a cell, measured on 4)"
-    assert lines[11].startswith("disk    ")
-    assert " kB for 4 cells that are done, about " in lines[11]
+    assert lines[12] == "time    about 80 s of training for 4 cells, one after another (20 s a cell, measured on 4)"
+    assert lines[13].startswith("disk    ")
+    assert " kB for 4 cells that are done, about " in lines[13]
     assert lines[-1] == "next: lightning-lab study run study.yaml"
 
 
@@ -97,6 +99,69 @@ def test_time_spent_by_an_interrupted_cell_with_a_checkpoint_is_not_spent_again(
     first[0].directory.checkpoints.mkdir()
     first[0].directory.last.touch()
     assert "time    about 30 s of training for 1 cells" in lab("study", "plan", "study.yaml").out
+
+
+def test_cells_that_were_trained_together_share_their_time(lab: Lab, tmp_path: Path) -> None:
+    first = cells(tmp_path)
+    for cell in first[:2]:
+        leave(cell, "completed", [0.9], wall_s=60.0)
+    note = {"replicates": {"count": 3, "index": 0, "seeds": [0, 1, 2]}}
+    first[0].directory.environment.write_text(json.dumps(note))
+    # The reference takes 20 s a cell, the second arm 60 s, the third one the mean of both.
+    out = lab("study", "plan", "study.yaml").out
+    assert (
+        "time    about 4.7 min of training for 7 cells, one after another (40 s a cell, measured on 2; 1 of them "
+        in out
+    )
+    assert "1 of them trained with others of their arm, and share its time)\n" in out
+    first[1].directory.environment.write_text(json.dumps(note))
+    assert "(20 s a cell, measured on 2; all of them trained with others" in lab("study", "plan", "study.yaml").out
+
+
+FAILURES = {
+    "before its record": (
+        2,
+        "error: `dropout` must be in [0, 1), got 7.\n\n",
+        "bad input: error: `dropout` must be in ",
+    ),
+    "by a signal": (-11, "MLP on Digits\n", "signal 11: MLP on Digits (logs/studies/drop/output/dropout-0.2_seed0_"),
+    "without a word": (1, "", "exit code 1: it printed nothing (logs/studies/drop/output/dropout-0.2_seed0_"),
+}
+
+
+@pytest.mark.parametrize(("code", "log", "words"), FAILURES.values(), ids=list(FAILURES))
+def test_a_cell_that_failed_says_so_and_why(code: int, log: str, words: str, lab: Lab, tmp_path: Path) -> None:
+    cell = cells(tmp_path)[1]
+    written = log_of(cell.directory)
+    written.parent.mkdir(parents=True)
+    written.write_text(log)
+    written.with_suffix(".json").write_text(
+        json.dumps({"code": code, "attempts": 2, "wall_s": 1.0, "worker": "host:1"})
+    )
+    if code == -11:  # its record says that it runs, and nobody has its lock
+        leave(cell, "running", [0.5])
+    out = lab("study", "plan", "study.yaml").out
+    assert "dropout=0.2  ! . .  0 of 3 done\n" in out
+    assert f"\n! dropout=0.2  seed 0  {words}" in out
+    assert "cells   8 missing, 1 failed\n" in out.replace("1 failed, 8 missing", "8 missing, 1 failed")
+
+
+def test_several_failures_of_an_arm_are_one_line(lab: Lab, tmp_path: Path) -> None:
+    for cell in cells(tmp_path)[1::3]:
+        leave(cell, "failed")
+        cell.directory.summary.write_text(json.dumps({"status": "failed", "reason": "OSError: no data"}))
+    assert "\n! dropout=0.2  seed 0 and 2 more  OSError: no data\n" in lab("study", "plan", "study.yaml").out
+
+
+@pytest.mark.parametrize("code", [0, 4, 130, 143])
+def test_an_outcome_that_is_no_failure_changes_nothing(code: int, tmp_path: Path) -> None:
+    cell = cells(tmp_path)[0]
+    log_of(cell.directory).parent.mkdir(parents=True)
+    outcome = {"code": code, "attempts": 1, "wall_s": 1.0, "worker": "host:1"}
+    log_of(cell.directory).with_suffix(".json").write_text(json.dumps(outcome))
+    assert read_result(cell).status == "missing"
+    log_of(cell.directory).with_suffix(".json").write_text("cut")
+    assert read_result(cell).status == "missing"
 
 
 def test_the_smallest_difference_comes_from_the_spread_of_the_pairs(lab: Lab, tmp_path: Path) -> None:

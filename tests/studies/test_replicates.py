@@ -20,9 +20,11 @@ from support import Lab
 
 from lightning_lab.__main__ import main
 from lightning_lab.callbacks.safe_point import SafePoint
+from lightning_lab.cli import LabCLI
 from lightning_lab.runs.directory import RunDirectory
 from lightning_lab.runs.errors import InputError
 from lightning_lab.studies.replicates import can_replicate, fit_replicates
+from lightning_lab.studies.replicates.replicate import Replicate
 from lightning_lab.studies.replicates.training import StackedTraining
 
 SEEDS = (0, 1, 2)
@@ -210,6 +212,58 @@ def test_a_replicate_that_diverges_leaves_the_others_bit_identical(
     assert (len(lost.read_metrics()), checkpoint(lost.last)["epoch"]) == (1, 0)
 
 
+STOPS = {
+    "patience": ("--early_stopping.patience=2", "--early_stopping.monitor=val/mae"),
+    "rise": ("--early_stopping.relative_rise=0.2", "--early_stopping.patience=40"),
+    "cut short": ("--early_stopping.patience=2", "--trainer.max_steps=100", "--trainer.max_epochs=-1"),
+}
+
+
+@pytest.mark.parametrize("arguments", STOPS.values(), ids=list(STOPS))
+def test_each_replicate_stops_early_where_its_separate_fit_does(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    long = (*REGRESSION, "--trainer.precision=64-true", "--model.optimizer.lr=0.03", "--lr_schedule=null")
+    settings = [[*command(kind, seed, *long), "--trainer.max_epochs=30", *arguments] for kind in "rs" for seed in SEEDS]
+    assert fit_replicates(settings[:3]) == [0, 0, 0]
+    assert [main(["fit", *one]) for one in settings[3:]] == [0, 0, 0]
+    ends = set()
+    for seed in SEEDS:
+        ours, theirs = record("r", seed), record("s", seed)
+        summaries = [{**run.read_summary(), "wall_s": 0} for run in (ours, theirs)]
+        reasons = [str(one.pop("reason")).split(" = ")[0] for one in summaries]  # numbers behind it
+        assert reasons[0] == reasons[1]
+        assert_close(*summaries, 1e-6)
+        ends.add((summaries[1]["status"], summaries[1]["epochs"]))
+        assert_close(ours.read_metrics(), theirs.read_metrics(), 1e-6)
+        for ours_at, theirs_at in ((ours.best, theirs.best), (ours.last, theirs.last)):
+            one, other = checkpoint(ours_at), checkpoint(theirs_at)
+            assert_close(one["state_dict"], other["state_dict"], 1e-9)
+            assert (one["epoch"], one["global_step"], one["loops"]) == (
+                other["epoch"], other["global_step"], other["loops"],
+            )  # fmt: skip
+            (state,) = (key for key in other["callbacks"] if "EarlyStopping" in key)
+            kept = [{**some["callbacks"][state], "stopping_reason_message": None} for some in (one, other)]
+            assert_close(*kept, 1e-6)
+    assert any(status == "stopped_early" for status, _ in ends)
+    assert len(ends) > 1
+
+
+def test_a_signal_before_all_are_ready_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    begin = Replicate.__init__
+
+    def stop(self: Replicate, cli: LabCLI) -> None:
+        begin(self, cli)
+        if cli.seed == 0:  # the other one is set up after it
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Replicate, "__init__", stop)
+    assert fit_replicates([command("r", seed, *REGRESSION) for seed in (0, 1)]) == [143, 143]
+    assert [record("r", seed).read_metrics() for seed in (0, 1)] == [[], []]
+
+
 def test_runs_that_diverge_do_so_as_separate_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     wild = (*REGRESSION, SGD, "--model.optimizer.lr=50", "--lr_schedule=null", "--nan_guard.check_every_n_steps=7")
@@ -248,7 +302,6 @@ def test_a_signal_ends_all_and_each_goes_on_from_its_last_epoch(
 REFUSED = {
     "the net LeNet5 is no MLP": ("--config=digits/lenet5",),
     "batch norm keeps running means": ("--config=digits/mlp", "--model.net.normalisation=batch"),
-    "with early stopping each replicate": ("--config=digits/mlp", "--early_stopping.patience=2"),
     "without nan_guard": ("--config=digits/mlp", "--nan_guard=null"),
     "on a plateau each replicate": (
         "--config=digits/mlp", "--lr_schedule.scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau",
