@@ -10,7 +10,7 @@ from lightning_lab.studies.design import Study
 from lightning_lab.studies.forecast import expected_disk, expected_time, smallest_difference_shown
 
 #: status: (mark in the table, word)
-_MARKS = {
+MARKS = {
     "completed": ("+", "done"),
     "stopped_early": ("+", "done"),
     "diverged": ("x", "diverged"),
@@ -92,8 +92,8 @@ def _table(study: Study, results: list[CellResult]) -> list[str]:
 
 
 def _mark(result: CellResult) -> str:
-    return _MARKS.get(result.status, ("?", ""))[0]
+    return MARKS.get(result.status, ("?", ""))[0]
 
 
 def _word(result: CellResult) -> str:
-    return _MARKS.get(result.status, ("", result.status))[1]
+    return MARKS.get(result.status, ("", result.status))[1]

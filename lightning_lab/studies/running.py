@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,11 +16,12 @@ from lightning_lab.runs.vault import STUDY
 from lightning_lab.studies.arguments import study_of, study_parser
 from lightning_lab.studies.cells import Cell, CellResult, read_result
 from lightning_lab.studies.design import Study
-from lightning_lab.studies.execution import BAD_INPUT, Order, Outcome, cluster, submit
+from lightning_lab.studies.execution import BAD_INPUT, OVER, PRE_EMPTED, Order, Outcome, cluster, submit
+from lightning_lab.studies.live import Show
 
 #: How long cells get to save and leave when the study is stopped.
 _STOP_S = 20.0
-_REFRESH_S = 1.0
+_LOOK_S = 0.25
 #: What a cell needs at the least, so that not more are started than fit into the memory.
 _CELL_BYTES = 1.5 * 2**30
 
@@ -109,46 +109,51 @@ def run_study(
         orders[0].stop.unlink(missing_ok=True)
         jobs = jobs or _jobs(len(todo))
         with cluster(scheduler, jobs=jobs, gpus=gpus, per_gpu=per_gpu) as client:
-            outcomes = _watch(submit(client, orders), orders, todo, study)
+            futures = submit(client, orders)
+            with Show(study, results, folder) as show:
+                outcomes = _watch(futures, orders, todo, study, show)
     finally:
         lock.release()
     return _conclude(study, todo, outcomes)
 
 
 def _watch(
-    futures: Mapping[Any, Order], orders: Sequence[Order], todo: Sequence[Cell], study: Study
+    futures: Mapping[Any, Order], orders: Sequence[Order], todo: Sequence[Cell], study: Study, show: Show
 ) -> dict[str, Outcome]:
     cells = {order.directory: cell for order, cell in zip(orders, todo, strict=True)}
     outcomes: dict[str, Outcome] = {}
     pending, started = dict(futures), time.monotonic()
     try:
         while pending:
-            time.sleep(_REFRESH_S / 4)
+            time.sleep(_LOOK_S)
             for future in [one for one in pending if one.done()]:
                 order = pending.pop(future)
                 outcomes[order.directory] = future.result()
                 left_s = (time.monotonic() - started) / len(outcomes) * len(pending)
-                _tell(cells[order.directory], outcomes[order.directory], study, len(outcomes), len(futures), left_s)
+                _tell(
+                    cells[order.directory], outcomes[order.directory], study, len(outcomes), len(futures), left_s, show
+                )
+            show.update()
     except (KeyboardInterrupt, Stopped):
         orders[0].stop.touch()
-        print("\nStopping: the cells that run are saved; the same command goes on with them.", file=sys.stderr)
+        show.note("Stopping: the cells that run are saved; the same command goes on with them.")
         until = time.monotonic() + _STOP_S
         while any(not future.done() for future in pending) and time.monotonic() < until:
             time.sleep(0.1)
+            show.update()
         raise
     return outcomes
 
 
-def _tell(cell: Cell, outcome: Outcome, study: Study, count: int, total: int, left_s: float) -> None:
+def _tell(cell: Cell, outcome: Outcome, study: Study, count: int, total: int, left_s: float, show: Show) -> None:
     result = read_result(cell)
     best = result.summary.get("last", {}).get(study.metric)
     value = f"  {study.metric} {best:.4g}" if isinstance(best, float) else ""
     how = result.status if outcome.code in (0, 4) else _failure(outcome)
     again = f", {outcome.attempts} attempts" if outcome.attempts > 1 else ""
     left = f"  left {_duration(left_s)}" if count < total else ""
-    print(
-        f"[{count}/{total}] {cell.arm}  seed {cell.seed}  {how}{again}{value}  {outcome.wall_s:.1f} s{left}", flush=True
-    )
+    line = f"[{count}/{total}] {cell.arm}  seed {cell.seed}  {how}{again}{value}  {outcome.wall_s:.1f} s{left}"
+    show.end(cell, line, failed=outcome.code not in (*OVER, *PRE_EMPTED))
 
 
 def _failure(outcome: Outcome) -> str:
