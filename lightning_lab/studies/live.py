@@ -21,7 +21,7 @@ REFRESH_S, HEARTBEAT_S = 1.0, 60.0
 #: What a terminal that does not say its size is taken for.
 _SIZE = os.terminal_size((80, 24))
 # Control sequences of ECMA-48, which every terminal of today knows but those that call themselves dumb.
-_UP, _END_OF_LINE, _BELOW, _HIDE, _SHOW = "\x1b[{}A", "\x1b[K", "\x1b[J", "\x1b[?25l", "\x1b[?25h"
+_UP, _LINE, _BELOW, _HIDE, _SHOW = "\x1b[{}A", "\x1b[2K", "\x1b[J", "\x1b[?25l", "\x1b[?25h"
 
 
 class LiveTable:
@@ -44,11 +44,12 @@ class LiveTable:
             lines: In the place of the lines before.
             above: What is to stay on the terminal, above the lines.
         """
-        # A terminal that was made narrower has folded the lines that are longer now than it is wide.
+        # A terminal that was made narrower has folded the lines that are longer now than it is wide. It remembers which
+        # ones, unless they are cleared before they are drawn over.
         columns = max(1, self._size().columns)
         drawn = sum(max(1, -(-len(line) // columns)) for line in self._lines)
-        text = "".join(f"{line}{_END_OF_LINE}\n" for line in (*([above] if above else []), *lines))
         up = _UP.format(drawn) if drawn else ""
+        text = "".join(f"{_LINE}{line}\n" for line in (*([above] if above else []), *lines))
         self._stream.write(f"{_HIDE}\r{up}{text}{_BELOW}")
         self._stream.flush()
         self._lines = tuple(lines)
@@ -84,14 +85,13 @@ class Show:
         self._table = LiveTable(self._stream, self._size) if is_live(self._stream) else None
         self._clock = clock
         self._last = clock() - (REFRESH_S if self._table else 0.0)
-        self._above: list[str] = []
 
     def __enter__(self) -> Show:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._table is not None:
-            self._draw()
+            self._draw(asks_all=True)
             self._table.leave()
 
     def end(self, cell: Cell, line: str, *, failed: bool) -> None:
@@ -116,8 +116,7 @@ class Show:
         if self._table is None:
             say(line, sys.stderr)
         else:
-            self._above.append(line)
-            self._draw()
+            self._draw(above=line)
 
     def update(self) -> None:
         """Draw the table anew, or say how far the study is, if it is time to."""
@@ -130,12 +129,11 @@ class Show:
         else:
             self._draw()
 
-    def _draw(self) -> None:
+    def _draw(self, *, above: str = "", asks_all: bool = False) -> None:
         assert self._table is not None
         width, height = self._size()
-        above = "\n".join(self._above)
-        self._table.draw(table_lines(self._watch.read(), width=width, height=height), above=above)
-        self._above = []
+        state = self._watch.read(asks_all=asks_all)
+        self._table.draw(table_lines(state, width=width, height=height), above=above)
 
     def _size(self) -> os.terminal_size:
         try:

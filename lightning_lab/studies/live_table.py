@@ -47,7 +47,7 @@ def table_lines(state: StudyState, *, width: int, height: int) -> list[str]:
         Less than `height` lines, each shorter than `width`: a terminal that is exactly full may scroll.
     """
     most = max(1, height - 1)
-    head = [_title(state), *_folded(_counts(state), width - 1)]
+    head = [*_folded(_title(state), width - 1), *_folded(_counts(state), width - 1)]
     arms = list(dict.fromkeys(arm for arm, _ in state.cells))
     table = _table(state, arms, width - 1)
     # Title, counts and heading stand whatever there is; then come the arms, the cells that run, empty lines.
@@ -69,9 +69,9 @@ def line_of(state: StudyState) -> str:
     return f"{state.name}: {counts} of {len(state.cells)} cells  {duration(state.elapsed_s)}{left}"
 
 
-def _title(state: StudyState) -> str:
+def _title(state: StudyState) -> list[str]:
     left = "" if state.left_s is None else f", about {duration(state.left_s)} left"
-    return f"{state.name}  {state.metric}  {duration(state.elapsed_s)} so far{left}"
+    return [f"{state.name}  {state.metric}", f"{duration(state.elapsed_s)} so far{left}"]
 
 
 def _counts(state: StudyState) -> list[str]:
@@ -115,7 +115,7 @@ def _table(state: StudyState, arms: Sequence[str], width: int) -> _Columns:
 
 
 def _with_names(state: StudyState, columns: _Columns, most: int) -> _Columns:
-    names = {arm: _cut(f"{arm} *" if arm == state.reference else arm, most) for arm in columns.lines}
+    names = {arm: _cut(arm, most - 2) + (" *" if arm == state.reference else "") for arm in columns.lines}
     values = {arm: _done_values(state, arm) for arm in columns.lines}
     counts = {arm: str(len(of_arm)) for arm, of_arm in values.items()}
     means = {arm: _number(statistics.fmean(of_arm), 4) if of_arm else "-" for arm, of_arm in values.items()}

@@ -100,6 +100,7 @@ class Watch:
         self._now = dict(self._before)
         self._signatures = {key: _signature(cell) for key, cell in self._cells.items()}
         self._asked = dict.fromkeys(self._cells, self._started)
+        self._trains_since: float | None = None  # before that, processes start and import
 
     def end(self, cell: Cell, *, failed: bool) -> None:
         """Take note that nothing will change in a cell any more.
@@ -113,23 +114,32 @@ class Watch:
         bad = failed and state.status not in ("failed", *DONE)
         self._now[key] = replace(state, status="failed" if bad else state.status, over=True)
 
-    def read(self) -> StudyState:
-        """Look at what may have changed."""
+    def read(self, *, asks_all: bool = False) -> StudyState:
+        """Look at what may have changed.
+
+        Args:
+            asks_all: Whether every cell that says it is running is asked for a sign of life now, not only now and then.
+        """
         now = self._clock()
         there = {entry.name for entry in os.scandir(self._folder)} if self._folder.is_dir() else set()
         for key, cell in self._cells.items():
             state = self._now[key]
-            if state.over or cell.directory.path.name not in there:
+            if state.over or (state.status == "missing" and cell.directory.path.name not in there):
                 continue
             signature = _signature(cell)
-            waits = signature is None or (state.status == "running" and now >= self._asked[key] + _AGAIN_S)
-            if waits or signature != self._signatures[key]:
+            is_time = asks_all or now >= self._asked[key] + _AGAIN_S
+            if signature is None or (state.status == "running" and is_time) or signature != self._signatures[key]:
                 self._signatures[key], self._asked[key] = signature, now
                 self._now[key] = self._look(cell)
-        elapsed_s = now - self._started
-        left_s = seconds_left(list(self._before.values()), list(self._now.values()), elapsed_s)
+        if self._trains_since is None and any(state.status == "running" or state.over for state in self._changed()):
+            self._trains_since = now
+        trained_s = now - (self._trains_since or now)
+        left_s = seconds_left(list(self._before.values()), list(self._now.values()), trained_s)
         study = self._study
-        return StudyState(study.name, study.metric, study.reference, dict(self._now), elapsed_s, left_s)
+        return StudyState(study.name, study.metric, study.reference, dict(self._now), now - self._started, left_s)
+
+    def _changed(self) -> list[CellState]:
+        return [state for key, state in self._now.items() if state != self._before[key]]
 
     def _look(self, cell: Cell) -> CellState:
         try:
@@ -138,7 +148,7 @@ class Watch:
             return replace(self._now[cell.arm, cell.seed], status="damaged")
 
 
-def seconds_left(before: Sequence[CellState], now: Sequence[CellState], elapsed_s: float) -> float | None:
+def seconds_left(before: Sequence[CellState], now: Sequence[CellState], trained_s: float) -> float | None:
     """Compute how long the rest of a study will take, at the speed so far.
 
     The cells are weighed by how long one of their arm takes: known from those that are done, else from those that run,
@@ -147,7 +157,7 @@ def seconds_left(before: Sequence[CellState], now: Sequence[CellState], elapsed_
     Args:
         before: The cells as they were when the command began.
         now: The same cells, in the same order, now.
-        elapsed_s: Seconds between the two.
+        trained_s: Seconds since the first of them was at work.
 
     Returns:
         Seconds; None while nothing is known.
@@ -168,7 +178,7 @@ def seconds_left(before: Sequence[CellState], now: Sequence[CellState], elapsed_
         cost = costs.get(last.arm, other)
         done += cost * max(0.0, last.share - first.share)
         left += cost * (1.0 - last.share)
-    return left * elapsed_s / done if done else None
+    return left * trained_s / done if done and trained_s else None
 
 
 def _in_order(study: Study, results: Sequence[CellResult]) -> list[CellResult]:
