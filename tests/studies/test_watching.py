@@ -14,7 +14,6 @@ from lightning_lab.studies.cells import Cell, read_result
 from lightning_lab.studies.design import cells_of
 from lightning_lab.studies.watching import CellState, Watch, seconds_left
 
-
 BATCHES = {"factors": {"data.batch_size": [64, 32]}, "reference": {"data.batch_size": 64}}
 
 
