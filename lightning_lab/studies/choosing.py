@@ -33,9 +33,8 @@ def select(args: list[str]) -> int:
     print(f"Selected {selection['arm']}: {selection['rule']}.\n{means}")
     if selection["left_out"]:
         print(f"Left out, because not every seed has a result: {', '.join(selection['left_out'])}.")
-    print(
-        f"The choice is kept in {folder / vault.SELECTION}. Test it, once: lightning-lab study test {options.file}{' --short' if options.short else ''}"
-    )
+    print(f"The choice is kept in {folder / vault.SELECTION}.")
+    print(f"Test it, once: lightning-lab study test {options.file}{' --short' if study.short else ''}")
     return 0
 
 

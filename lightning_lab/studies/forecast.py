@@ -9,54 +9,75 @@ import math
 import statistics
 
 from lightning_lab.runs.directory import RunDirectory
+from lightning_lab.studies.calibration import Calibrated
 from lightning_lab.studies.cells import CellResult
 from lightning_lab.studies.design import Study
 from lightning_lab.studies.table import MEASURED, values_by_arm
 
+_UNKNOWN = "not known yet: no cell is done; --calibrate tries each arm for seconds"
 #: The significance level of all comparisons together, and how often a true difference is to be found.
 _ALPHA, _POWER = 0.05, 0.8
 
 
-def expected_time(results: list[CellResult]) -> str:
-    """Word how long the rest will train, from the times of the cells that are done: of the same arm, or of any.
+def expected_time(results: list[CellResult], calibrated: Calibrated | None = None) -> str:
+    """Word how long the rest will train: by the done cells of its arm, else as calibrated, else by those of other arms.
 
     Cells that were trained together have each its share of the time that they took.
 
     Args:
         results: All cells of a study.
+        calibrated: What was measured on request.
     """
     left = [result for result in results if not result.done]
     if not left:
         return "nothing is left to train"
     measured = [result for result in results if _is_measured(result)]
     times = {result.cell: _wall_s(result) for result in measured}
-    if not times:
-        return "not known yet: no cell is done"
-    total = 0.0
+    tried = calibrated.seconds if calibrated else {}
+    if not times and not tried:
+        return _UNKNOWN
+    total, by_trial = 0.0, 0
     for result in left:
         of_arm = [time for cell, time in times.items() if cell.arm == result.cell.arm]
-        expected = statistics.fmean(of_arm or times.values())
+        by_trial += not of_arm and result.cell.arm in tried
+        expected = tried.get(result.cell.arm) if not of_arm else None
+        expected = statistics.fmean(of_arm or times.values() or tried.values()) if expected is None else expected
         total += max(0.0, expected - _spent(result))
-    mean = statistics.fmean(times.values())
+    mean = statistics.fmean(times.values()) if times else total / len(left)
+    source = f"measured on {len(times)}{_shared(measured)}" if times else ""
+    start = ""
+    if calibrated and by_trial:
+        source += f", {by_trial} calibrated" if times else "calibrated"
+        start = f", and {_duration(calibrated.start_s)} to start each"
     return (
         f"about {_duration(total)} of training for {len(left)} cells, one after another ({_duration(mean)} a cell, "
-        f"measured on {len(times)}{_shared(measured)})"
+        f"{source}){start}"
     )
 
 
-def expected_disk(results: list[CellResult]) -> str:
-    """Word what the folders take and will take, from those of the cells that are done.
+def expected_disk(results: list[CellResult], calibrated: Calibrated | None = None) -> str:
+    """Word what the folders take and will take, from those of the cells that are done, else as calibrated.
 
     Args:
         results: All cells of a study.
+        calibrated: What was measured on request.
     """
-    sizes = [_bytes(result.cell.directory) for result in results if _is_measured(result)]
-    left = sum(not result.done for result in results)
+    sizes = {result.cell: _bytes(result.cell.directory) for result in results if _is_measured(result)}
+    left = [result for result in results if not result.done]
+    tried = calibrated.bytes if calibrated else {}
+    if not sizes and not tried:
+        return _UNKNOWN
+    more, by_trial = 0.0, False
+    for result in left:
+        of_arm = [size for cell, size in sizes.items() if cell.arm == result.cell.arm]
+        expected = tried.get(result.cell.arm) if not of_arm else None
+        by_trial |= expected is not None
+        more += statistics.fmean(of_arm or sizes.values() or tried.values()) if expected is None else expected
+    how = " (calibrated)" if by_trial else ""
     if not sizes:
-        return "not known yet: no cell is done"
-    mean = statistics.fmean(sizes)
-    more = f", about {_size(left * mean)} more" if left else ""
-    return f"{_size(sum(sizes))} for {len(sizes)} cells that are done{more}"
+        return f"about {_size(more)} for {len(left)} cells{how}"
+    rest = f", about {_size(more)} more{how}" if left else ""
+    return f"{_size(sum(sizes.values()))} for {len(sizes)} cells that are done{rest}"
 
 
 def smallest_difference_shown(study: Study, results: list[CellResult]) -> str:

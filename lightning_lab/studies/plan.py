@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 
+from lightning_lab.runs.errors import InputError
 from lightning_lab.studies.arguments import study_of, study_parser
+from lightning_lab.studies.calibration import Calibrated, read_calibration
 from lightning_lab.studies.cells import CellResult
 from lightning_lab.studies.design import Study
 from lightning_lab.studies.forecast import expected_disk, expected_time, smallest_difference_shown
 from lightning_lab.studies.orders import last_line, log_of, read_outcome
 
 #: status: (mark in the table, word)
-_MARKS = {
+MARKS = {
     "completed": ("+", "done"),
     "stopped_early": ("+", "done"),
     "diverged": ("x", "diverged"),
@@ -30,40 +32,58 @@ def main(args: list[str]) -> int:
         args: What follows ``study plan`` on the command line.
 
     Returns:
-        The exit code.
+        The exit code: 0, or 1 if an arm could not be calibrated.
 
     Raises:
-        InputError: If the study file is wrong.
+        InputError: If the study file is wrong, or what was calibrated is damaged.
     """
     parser = study_parser(
         "plan",
         "Check a study file and print its cells, what is done, and what the rest will take.",
         "digits_dropout",
         "my_study.yaml --check",
+        "my_study.yaml --calibrate    hours and disk before anything is run",
     )
     parser.add_argument("--check", action="store_true", help="build every arm's net and data too, which takes seconds")
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="train each arm for seconds in a scratch folder, and tell hours and disk by that; later plans remember it",
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of each cell, for --calibrate (default: 1)")
     options = parser.parse_args(args)
-    study, results, _ = study_of(options)
+    if options.threads is not None and not options.calibrate:
+        raise InputError(f"`threads` {options.threads} has no effect without --calibrate. Add that, or leave it out.")
+    if options.threads is not None and options.threads < 1:
+        raise InputError(f"`threads` must be at least 1, got {options.threads}.")
+    study, results, folder = study_of(options)
     if options.check:
         from lightning_lab.studies.check import check_arms
 
         check_arms(study)
-    print(plan(study, results))
+    failed = 0
+    if options.calibrate:
+        from lightning_lab.studies.calibrating import calibrate
+
+        failed = calibrate(study, results, folder, threads=options.threads or 1)
+    print(plan(study, results, read_calibration(study, results, folder)))
     over = all(result.done for result in results)
     where = (" --short" if options.short else "") + ("" if options.logs == "logs" else f" --run.logs {options.logs}")
     print(f"\nnext: lightning-lab study {'report' if over else 'run'} {options.file}{where}")
-    return 0
+    return 1 if failed else 0
 
 
-def plan(study: Study, results: list[CellResult]) -> str:
+def plan(study: Study, results: list[CellResult], calibrated: Calibrated | None = None) -> str:
     """Word the plan.
 
     Args:
         study: The study.
         results: What its cells have come to.
+        calibrated: What was measured on request.
     """
     unit = study.budget.unit if study.budget.amount > 1 else study.budget.unit.removesuffix("s")
     words = Counter(_word(result) for result in results)
+    time, disk = expected_time(results, calibrated), expected_disk(results, calibrated)
     return "\n".join(
         [
             f"{study.name}: {len(study.arms)} arms x {len(study.seeds)} seeds = {len(results)} cells of "
@@ -73,8 +93,9 @@ def plan(study: Study, results: list[CellResult]) -> str:
             *_failures(results),
             "",
             f"cells   {', '.join(f'{count} {word}' for word, count in words.items())}",
-            f"time    {expected_time(results)}",
-            f"disk    {expected_disk(results)}",
+            f"time    {time}",
+            f"disk    {disk}",
+            *([f"        calibrated on {calibrated.where}"] if calibrated and "calibrated" in time + disk else []),
             f"shows   {smallest_difference_shown(study, results)}",
         ]
     )
@@ -111,8 +132,8 @@ def _failures(results: list[CellResult]) -> list[str]:
 
 
 def _mark(result: CellResult) -> str:
-    return _MARKS.get(result.status, ("?", ""))[0]
+    return MARKS.get(result.status, ("?", ""))[0]
 
 
 def _word(result: CellResult) -> str:
-    return _MARKS.get(result.status, ("", result.status))[1]
+    return MARKS.get(result.status, ("", result.status))[1]

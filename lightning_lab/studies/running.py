@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -21,12 +20,13 @@ from lightning_lab.studies.cells import Cell, CellResult, read_result
 from lightning_lab.studies.design import Study
 from lightning_lab.studies.dispatch import groups_of, orders_of
 from lightning_lab.studies.execution import cluster, most_jobs, outcomes_of, submit
-from lightning_lab.studies.orders import Order, Outcome, last_line, log_of
+from lightning_lab.studies.live import Show
+from lightning_lab.studies.orders import OVER, PRE_EMPTED, Order, Outcome, last_line, log_of
 from lightning_lab.studies.resources import has_worker_with, read_resources
 
 #: How long cells get to save and leave when the study is stopped.
 _STOP_S = 20.0
-_REFRESH_S = 1.0
+_LOOK_S = 0.25
 _MOST_NAMES = 6
 
 
@@ -147,7 +147,9 @@ def run_study(
             if scheduler is not None and not has_worker_with(resources or {}, client):
                 print("No worker with what a cell claims is there yet: the cells wait for one.", flush=True)
             hand_over = partial(submit, client, resources=resources)
-            outcomes = _watch(hand_over(groups), orders, todo, study, hand_over)
+            futures = hand_over(groups)
+            with Show(study, results, folder) as show:
+                outcomes = _watch(futures, orders, todo, study, hand_over, show)
     finally:
         lock.release()
     return _conclude(study, todo, outcomes)
@@ -172,44 +174,46 @@ def _watch(
     todo: Sequence[Cell],
     study: Study,
     hand_over: Callable[[Sequence[tuple[Order, ...]]], Mapping[Any, tuple[Order, ...]]],
+    show: Show,
 ) -> dict[str, Outcome]:
     cells = {order.directory: cell for order, cell in zip(orders, todo, strict=True)}
     outcomes: dict[str, Outcome] = {}
     pending, started = dict(futures), time.monotonic()
     try:
         while pending:
-            time.sleep(_REFRESH_S / 4)
+            time.sleep(_LOOK_S)
             for future in [one for one in pending if one.done()]:
                 group = pending.pop(future)
                 ended = dict(zip(group, outcomes_of(future), strict=True))
                 for order in [order for order, outcome in ended.items() if outcome is not None]:
-                    outcomes[order.directory] = ended.pop(order)
+                    outcome = outcomes[order.directory] = ended.pop(order)
                     left_s = (time.monotonic() - started) / len(outcomes) * (len(todo) - len(outcomes))
-                    _tell(cells[order.directory], outcomes[order.directory], study, len(outcomes), len(todo), left_s)
+                    _tell(cells[order.directory], outcome, study, len(outcomes), len(todo), left_s, show)
                 if ended:
                     arm = cells[group[0].directory].arm
-                    print(f"{arm}: {len(ended)} cells one by one ({last_line(group[0].together_log)})", flush=True)
+                    show.note(f"{arm}: {len(ended)} cells one by one ({last_line(group[0].together_log)})")
                     pending |= hand_over([(order,) for order in ended])
+            show.update()
     except (KeyboardInterrupt, Stopped):
         orders[0].stop.touch()
-        print("\nStopping: the cells that run are saved; the same command goes on with them.", file=sys.stderr)
+        show.note("Stopping: the cells that run are saved; the same command goes on with them.")
         until = time.monotonic() + _STOP_S
         while any(not future.done() for future in pending) and time.monotonic() < until:
             time.sleep(0.1)
+            show.update()
         raise
     return outcomes
 
 
-def _tell(cell: Cell, outcome: Outcome, study: Study, count: int, total: int, left_s: float) -> None:
+def _tell(cell: Cell, outcome: Outcome, study: Study, count: int, total: int, left_s: float, show: Show) -> None:
     result = read_result(cell)
     best = result.summary.get("last", {}).get(study.metric)
     value = f"  {study.metric} {best:.4g}" if isinstance(best, float) else ""
     how = f"failed: {outcome.failure}" if outcome.failure else result.status
     again = f", {outcome.attempts} attempts" if outcome.attempts > 1 else ""
     left = f"  left {_duration(left_s)}" if count < total else ""
-    print(
-        f"[{count}/{total}] {cell.arm}  seed {cell.seed}  {how}{again}{value}  {outcome.wall_s:.1f} s{left}", flush=True
-    )
+    line = f"[{count}/{total}] {cell.arm}  seed {cell.seed}  {how}{again}{value}  {outcome.wall_s:.1f} s{left}"
+    show.end(cell, line, failed=outcome.code not in (*OVER, *PRE_EMPTED))
 
 
 def _conclude(study: Study, todo: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> int:

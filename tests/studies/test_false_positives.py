@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from lightning_lab.runs.directory import RunDirectory
+from lightning_lab.studies.cells import Arm, Budget, Cell, CellResult
+from lightning_lab.studies.design import Study
+from lightning_lab.studies.report.results import compare
 from lightning_lab.studies.statistics import compare_arms, estimate
 
 STUDIES = 1000
@@ -31,11 +36,54 @@ def count(drawn: NDArray[np.float64], verdicts: set[str], margin: float | None =
     return found
 
 
+def reported(drawn: NDArray[np.float64], goal: str) -> list[str]:
+    """Judge studies of two arms as the report does, from the rows of their runs to the verdict in its table."""
+    arms = tuple(Arm(name, {}, ("digits/lenet5",)) for name in ("reference", "other"))
+    seeds = tuple(range(drawn.shape[2]))
+    study = Study(
+        "drawn", Path("drawn"), arms, "reference", {}, "arms", seeds, "val/acc", goal, Budget("epochs", 2), None, ()
+    )  # fmt: skip
+    cells = [
+        (Cell(arm.name, seed, "", (), RunDirectory(Path("drawn"))), i) for seed in seeds for i, arm in enumerate(arms)
+    ]
+    verdicts = []
+    for values in drawn:
+        # The last epoch counts; the first is better in both arms, and would show a report that took the best one.
+        rows = ([{"val/acc": 9.0}, {"val/acc": float(values[i, cell.seed])}] for cell, i in cells)
+        results = [CellResult(cell, "completed", one, {}) for (cell, _), one in zip(cells, rows, strict=True)]
+        difference = compare(study, results).arms[1].difference
+        assert difference is not None
+        assert difference.n == len(seeds)
+        verdicts.append(difference.verdict)
+    return verdicts
+
+
 @pytest.mark.parametrize("correlation", [0.0, 0.8])
 @pytest.mark.parametrize("n", [3, 5, 10])
-def test_identical_arms_are_told_apart_in_at_most_5_percent(n: int, correlation: float) -> None:
-    found = count(normal(n, 2, n, correlation), {"better", "worse"})
-    assert 25 <= found <= MOST
+def test_the_report_tells_identical_arms_apart_in_at_most_5_percent(n: int, correlation: float) -> None:
+    verdicts = reported(normal(n, 2, n, correlation), "max")
+    better, worse = verdicts.count("better"), verdicts.count("worse")
+    assert 25 <= better + worse <= MOST
+    assert min(better, worse) >= 8  # neither side is preferred
+    assert better + worse + verdicts.count("not distinguishable") == STUDIES
+
+
+def test_smaller_may_be_better() -> None:
+    drawn = normal(5, 2, 5, 0.8)
+    swapped = {"better": "worse", "worse": "better"}
+    assert reported(drawn, "min") == [swapped.get(verdict, verdict) for verdict in reported(drawn, "max")]
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_unpaired_seeds_too(n: int) -> None:
+    drawn = normal(n, 2, n, 0.0)
+    found = 0
+    for reference, arm in drawn:
+        others = {-1 - seed: value for seed, value in enumerate(arm)}
+        difference = compare_arms(dict(enumerate(reference)), {"other": others}, goal="max")["other"]
+        assert not difference.paired
+        found += difference.verdict in ("better", "worse")
+    assert found <= MOST
 
 
 @pytest.mark.parametrize("n", [3, 5, 10])

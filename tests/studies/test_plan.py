@@ -40,8 +40,8 @@ dropout=0.5  . . .  0 of 3 done
 . missing  * the reference
 
 cells   9 missing
-time    not known yet: no cell is done
-disk    not known yet: no cell is done
+time    not known yet: no cell is done; --calibrate tries each arm for seconds
+disk    not known yet: no cell is done; --calibrate tries each arm for seconds
 shows   not known yet: it needs two seeds of the reference and of another arm
 
 next: lightning-lab study run study.yaml
