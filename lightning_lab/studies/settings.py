@@ -21,6 +21,7 @@ SECTIONS = (
     "lr_schedule",
     "model",
     "nan_guard",
+    "penalty",
     "progress",
     "trainer",
 )

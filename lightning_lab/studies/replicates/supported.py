@@ -33,6 +33,7 @@ OPTIMIZERS = (
 #: The callbacks whose part the stacked training takes, or that have none in it.
 CALLBACKS = (
     "GradientClipping",
+    "Penalty",
     "LRSchedule",
     "NanGuard",
     "Progress",

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from lightning_lab.callbacks.gradient_clipping import GradientClipping
 from lightning_lab.callbacks.nan_guard import NanGuard
+from lightning_lab.callbacks.penalty import Penalty
 from lightning_lab.runs.seeds import stream_seed
 from lightning_lab.studies.replicates.batches import StackedBatches
-from lightning_lab.studies.replicates.gradient import StackedClipping
+from lightning_lab.studies.replicates.gradient import StackedClipping, StackedPenalty
 from lightning_lab.studies.replicates.measures import evaluate, hits, losses
 from lightning_lab.studies.replicates.net import DropoutMasks, StackedMLP, turned
 from lightning_lab.studies.replicates.replicate import Replicate
@@ -52,6 +53,8 @@ class StackedTraining:
         self.guard = next(one for one in slots if isinstance(one, NanGuard))
         clipping = next((one for one in slots if isinstance(one, GradientClipping)), None)
         self.clipping = None if clipping is None else StackedClipping(clipping, len(replicates))
+        penalty = next((one for one in slots if isinstance(one, Penalty)), None)
+        self.penalty = None if penalty is None else StackedPenalty(penalty, self.task, len(replicates))
         self.last = Kept(self.net.parameters, self.optimizer)
         self.best = Kept(self.net.parameters, self.optimizer)
         self.step = 0
@@ -105,6 +108,8 @@ class StackedTraining:
         measured |= {"train/loss": total / seen}
         if isinstance(self.task, Classification):
             measured |= {"train/acc": right / seen}
+        if self.penalty is not None:
+            measured |= self.penalty.end_epoch()
         if self.clipping is not None:
             measured |= self.clipping.end_epoch()
         self._end_epoch(epoch, batches, whole, measured)
@@ -118,6 +123,8 @@ class StackedTraining:
     def _update(self, each: Tensor) -> None:
         self.optimizer.zero_grad()
         each.sum().backward()  # type: ignore[no-untyped-call]
+        if self.penalty is not None:
+            self.penalty.act(self.net.parameters)
         if self.clipping is not None:
             self.clipping.act(self.net.parameters)
         groups = {k: v for k, v in self.first.optimizer.param_groups[0].items() if k != "params"}
@@ -194,6 +201,7 @@ class StackedTraining:
         with torch.no_grad():
             for parameter, stacked in zip(one.module.parameters(), self.net.parameters, strict=True):
                 parameter.copy_(turned(stacked[index]))
+                parameter.grad = None if stacked.grad is None else turned(stacked.grad[index])
         one.optimizer.param_groups[0]["lr"] = self.first.optimizer.param_groups[0]["lr"]
         guard = next(slot for slot in one.trainer.callbacks if isinstance(slot, NanGuard))  # type: ignore[attr-defined]
         one.error = guard._diverged(one.trainer, one.module, what)
