@@ -24,6 +24,7 @@ from lightning_lab.callbacks.early_stopping import EarlyStopping
 from lightning_lab.callbacks.epoch_so_far import EpochSoFar
 from lightning_lab.callbacks.evaluation import Evaluation
 from lightning_lab.callbacks.gradient_clipping import GradientClipping
+from lightning_lab.callbacks.least_squares_head import LeastSquaresHead
 from lightning_lab.callbacks.lr_schedule import LRSchedule
 from lightning_lab.callbacks.nan_guard import NanGuard
 from lightning_lab.callbacks.noise import NoiseStream
@@ -55,6 +56,7 @@ SLOTS: dict[str, tuple[type[Callback], dict[str, Any] | None]] = {
     "gradient_clipping": (GradientClipping, {}),
     "lr_schedule": (LRSchedule, {}),
     "nan_guard": (NanGuard, {}),
+    "least_squares_head": (LeastSquaresHead, None),  # behind the guard, which ends a run that has no solution
     "progress": (Progress, {}),
 }
 #: Where this project departs from Lightning's Trainer.

@@ -24,9 +24,9 @@ class NanGuard(Callback):
     """Stop at the first training or validation loss that is NaN or infinite, and never save such weights.
 
     The losses are kept on the training device and looked at every `check_every_n_steps`, so that no step waits for
-    it; the message names the step all the same, the first gradient or weight that is not finite by then, in the order of
-    the net, and what to do. Of several processes each has losses of its own: what one of them
-    sees ends all, and the message names the first step of any.
+    it; the message names the step all the same, the first gradient, else the first weight, that is not finite by then,
+    in the order of the net, and what to do. Of several processes each has losses of its own: what one of them sees ends
+    all, and the message names the first step of any.
 
     Args:
         check_every_n_steps: How often they are looked at, at least 1. They are at the end of every epoch too.

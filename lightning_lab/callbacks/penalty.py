@@ -36,7 +36,7 @@ class Penalty(Callback):
             ``[net.layers.0.weight, "*.bias"]``. What is frozen is left out.
 
     Raises:
-        ValueError: If `weight` is below 0 or not finite, or the list is empty.
+        ValueError: If `weight` is below 0 or not finite, or `parameters` is another word or an empty list.
         InputError: If a name of `parameters` fits nothing, or nothing that is trained is left; or in 16-mixed with a
             fused optimiser, whose gradients are scaled until its step.
     """
@@ -46,12 +46,15 @@ class Penalty(Callback):
         *,
         kind: Kind = "l2",
         weight: float = 1e-4,
-        parameters: Literal["weights", "all"] | list[str] = "weights",
+        parameters: list[str] | str = "weights",
     ) -> None:
         if not 0 <= weight < float("inf"):
             raise ValueError(f"`weight` of the penalty must be at least 0 and finite, got {weight}.")
-        if parameters == []:
-            raise ValueError("`parameters` of the penalty must name at least one, got []. --penalty null is off.")
+        if not parameters or (isinstance(parameters, str) and parameters not in ("weights", "all")):
+            raise ValueError(
+                f"`parameters` of the penalty must be weights, all or a list of names, got {parameters}. Write a list as "
+                "--penalty.parameters '[\"*.bias\"]'."
+            )
         self.kind = kind
         self.weight = weight
         self.parameters = parameters

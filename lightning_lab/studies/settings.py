@@ -18,6 +18,7 @@ SECTIONS = (
     "data",
     "early_stopping",
     "gradient_clipping",
+    "least_squares_head",
     "lr_schedule",
     "model",
     "nan_guard",

@@ -282,13 +282,13 @@ def test_a_name_that_fits_nothing_is_refused(trainer: Build, classes: Loaders, s
 
 
 @pytest.mark.parametrize("parameters", ["weights", "all", ["*"]])
-def test_nothing_to_penalise_is_refused(
-    trainer: Build, classes: Loaders, small_net: Any, parameters: Any
-) -> None:
+def test_nothing_to_penalise_is_refused(trainer: Build, classes: Loaders, small_net: Any, parameters: Any) -> None:
     module = task(small_net())
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(name.endswith("bias") and parameters == "weights")
-    message = f"`penalty` has no effect: `parameters` {parameters} takes none that is trained. Known: {', '.join(NAMES)}"
+    message = (
+        f"`penalty` has no effect: `parameters` {parameters} takes none that is trained. Known: {', '.join(NAMES)}"
+    )
     with pytest.raises(InputError, match=re.escape(message)):
         trainer(Penalty(parameters=parameters)).fit(module, classes())
 
@@ -299,7 +299,8 @@ def test_nothing_to_penalise_is_refused(
         ({"weight": -0.1}, "`weight` of the penalty must be at least 0 and finite, got -0.1."),
         ({"weight": float("nan")}, "`weight` of the penalty must be at least 0 and finite, got nan."),
         ({"weight": float("inf")}, "`weight` of the penalty must be at least 0 and finite, got inf."),
-        ({"parameters": []}, r"`parameters` of the penalty must name at least one, got \[\]. --penalty null is off."),
+        ({"parameters": []}, r"`parameters` of the penalty must be weights, all or a list of names, got \[\]. Write a"),
+        ({"parameters": "bias"}, r"must be weights, all or a list of names, got bias. Write a list as --penalty.para"),
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments: dict[str, Any], message: str) -> None:

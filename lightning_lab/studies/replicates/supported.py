@@ -35,6 +35,7 @@ CALLBACKS = (
     "GradientClipping",
     "Penalty",
     "LRSchedule",
+    "LeastSquaresHead",
     "NanGuard",
     "Progress",
     "NoiseStream",

@@ -5,18 +5,20 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from lightning_lab.callbacks.gradient_clipping import GradientClipping
+from lightning_lab.callbacks.least_squares_head import LeastSquaresHead
 from lightning_lab.callbacks.nan_guard import NanGuard
 from lightning_lab.callbacks.penalty import Penalty
 from lightning_lab.runs.seeds import stream_seed
 from lightning_lab.studies.replicates.batches import StackedBatches
 from lightning_lab.studies.replicates.gradient import StackedClipping, StackedPenalty
+from lightning_lab.studies.replicates.head import set_heads
 from lightning_lab.studies.replicates.measures import evaluate, hits, losses
 from lightning_lab.studies.replicates.net import DropoutMasks, StackedMLP, turned
 from lightning_lab.studies.replicates.replicate import Replicate
@@ -55,6 +57,7 @@ class StackedTraining:
         self.clipping = None if clipping is None else StackedClipping(clipping, len(replicates))
         penalty = next((one for one in slots if isinstance(one, Penalty)), None)
         self.penalty = None if penalty is None else StackedPenalty(penalty, self.task, len(replicates))
+        self.head = next((one for one in slots if isinstance(one, LeastSquaresHead)), None)
         self.last = Kept(self.net.parameters, self.optimizer)
         self.best = Kept(self.net.parameters, self.optimizer)
         self.step = 0
@@ -104,7 +107,13 @@ class StackedTraining:
                 self._check(epoch)
             self.replicates[-1].cli.safe_point.stop_if_asked()
         self._check(epoch)
+        before: dict[str, Tensor] = {}
+        limits = self.first.trainer
+        if self.head is not None and (epoch + 1 == limits.max_epochs or self.step == limits.max_steps):
+            before = self._measure() if batches == whole else {}
+            set_heads(self.net, self.replicates, self.train, ridge=self.head.ridge, step=self.step)
         measured = self._validate(epoch) if batches == whole else {}
+        measured |= {f"{name}_before_head": value for name, value in before.items()}
         measured |= {"train/loss": total / seen}
         if isinstance(self.task, Classification):
             measured |= {"train/acc": right / seen}
@@ -142,18 +151,17 @@ class StackedTraining:
             config.scheduler.step()  # type: ignore[call-arg]  # never one on a plateau
 
     def _validate(self, epoch: int) -> dict[str, Tensor]:
-        size = max(self.val.batch_size, VALIDATE_AT_ONCE // len(self.replicates))
-        with torch.no_grad():
-            metrics = evaluate(self.task, self._outputs(size))
+        metrics = self._measure()
         for index in self._alive:
             if not metrics["val/loss"][index].isfinite():
                 self._diverge(index, epoch, f"the validation loss of epoch {epoch + 1}")
             cast(dict[str, int], self.replicates[index].cli.record.examples)["val"] = self.val.count
         return metrics
 
-    def _outputs(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for x, y in self.val.in_order(size):
-            yield self.net(x), y
+    def _measure(self) -> dict[str, Tensor]:
+        size = max(self.val.batch_size, VALIDATE_AT_ONCE // len(self.replicates))
+        with torch.no_grad():
+            return evaluate(self.task, ((self.net(x), y) for x, y in self.val.in_order(size)))
 
     def _end_epoch(self, epoch: int, batches: int, whole: int, measured: dict[str, Tensor]) -> None:
         names = sorted([*measured, "lr"])
