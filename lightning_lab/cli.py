@@ -24,9 +24,11 @@ from lightning_lab.callbacks.early_stopping import EarlyStopping
 from lightning_lab.callbacks.epoch_so_far import EpochSoFar
 from lightning_lab.callbacks.evaluation import Evaluation
 from lightning_lab.callbacks.gradient_clipping import GradientClipping
+from lightning_lab.callbacks.least_squares_head import LeastSquaresHead
 from lightning_lab.callbacks.lr_schedule import LRSchedule
 from lightning_lab.callbacks.nan_guard import NanGuard
 from lightning_lab.callbacks.noise import NoiseStream
+from lightning_lab.callbacks.penalty import Penalty
 from lightning_lab.callbacks.pictures import Pictures
 from lightning_lab.callbacks.progress import Progress
 from lightning_lab.callbacks.record import RunRecord
@@ -50,9 +52,11 @@ Verb = Literal["fit", "validate", "test", "predict"]
 #: The named slots that are callbacks as they stand; `checkpoint` makes its own.
 SLOTS: dict[str, tuple[type[Callback], dict[str, Any] | None]] = {
     "early_stopping": (EarlyStopping, None),  # off: the labs train for a given number of epochs
+    "penalty": (Penalty, None),  # ahead of the clipping, which bounds its gradient too
     "gradient_clipping": (GradientClipping, {}),
     "lr_schedule": (LRSchedule, {}),
     "nan_guard": (NanGuard, {}),
+    "least_squares_head": (LeastSquaresHead, None),  # behind the guard, which ends a run that has no solution
     "progress": (Progress, {}),
 }
 #: Where this project departs from Lightning's Trainer.

@@ -32,7 +32,7 @@ _EXAMPLES = """examples:
 With another optimiser, its sums (momentum) start at zero; with other numbers for the same one they are kept. A changed
 schedule stands where it would stand had it been there from the beginning. Other settings begin to act at the fork."""
 #: Slots whose state belongs to their settings, with the class that keeps it.
-_STATE_OF = {"early_stopping": "EarlyStopping", "gradient_clipping": "GradientClipping"}
+_STATE_OF = {"early_stopping": "EarlyStopping", "gradient_clipping": "GradientClipping", "penalty": "Penalty"}
 #: What decides how long a run is, and so where ``LinearDecay`` ends that was not told.
 _LENGTH = (
     "trainer.max_epochs", "trainer.max_steps", "trainer.limit_train_batches", "trainer.accumulate_grad_batches",

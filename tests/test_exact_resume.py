@@ -32,6 +32,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "down to the end": (*MLP, "--lr_schedule.scheduler=lightning_lab.callbacks.lr_schedule.LinearDecay",
                         "--lr_schedule.interval=step"),
     "clipping": (*STEADY, "--gradient_clipping.max_norm=0.5"),
+    "penalty": (*STEADY, "--penalty.kind=norm", "--penalty.weight=0.01", "--penalty.parameters=all"),
+    "least squares": (*STEADY, "--least_squares_head.ridge=0.01", "--checkpoint.monitor=val/acc"),
     "early stopping": (*STEADY, "--early_stopping.patience=1", "--early_stopping.min_delta=0.5"),
     "Adam": (*STEADY, "--model.optimizer=Adam", "--model.optimizer.lr=0.01"),
     "batch norm in bf16": ("--config=digits/lenet5", "--lr_schedule=null", "--model.net.batch_norm=true",

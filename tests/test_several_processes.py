@@ -244,6 +244,28 @@ def test_the_net_that_is_measured_is_the_one_that_is_saved(
     assert "val/loss" in printed
 
 
+def test_penalty_and_least_squares_are_those_of_one_process(
+    start: Callable[..., list[BaseProcess]], tmp_path: Path
+) -> None:
+    settings = (
+        "--config=digits/mlp", "--data.val_frac=0.366", "--data.batch_size=48", "--trainer.accelerator=cpu",
+        "--trainer.strategy=ddp", "--trainer.max_epochs=2", "--lr_schedule=null", "--trainer.precision=64-true",
+        "--penalty.kind=norm", "--penalty.weight=0.01", "--least_squares_head.ridge=0.001",
+    )  # fmt: skip
+    rows = {}
+    for size in (1, 2):
+        processes = start(size, tmp_path, "fit", *settings, f"--trainer.devices={size}", f"--run.name={size}")
+        assert codes(processes) == [0] * size, said(tmp_path, 0)
+        rows[size] = RunDirectory(tmp_path / "logs" / "mlp" / str(size)).read_metrics()
+    for one, two in zip(rows[1], rows[2], strict=True):
+        common = {name: value for name, value in one.items() if name not in ("time_s", "grad_norm")}
+        assert {name: two[name] for name in common} == pytest.approx(common, rel=1e-6)
+        assert common["train/penalty"] > 0
+    assert rows[2][-1]["val/loss"] > rows[2][-1]["val/loss_before_head"] > 0
+    assert (tmp_path / "out0").read_text().count("least_squares_head: ") == 1
+    assert "least_squares_head" not in (tmp_path / "out1").read_text()  # said once
+
+
 # --- a process that is lost ---
 
 
@@ -288,7 +310,7 @@ def test_a_divergence_that_one_process_sees_ends_all(start: Callable[..., list[B
     callback = "--trainer.callbacks+=test_several_processes.DivergeInSecond"
     processes = start(2, tmp_path, "fit", *MLP, *TWO, callback, "--run.name=one")
     assert codes(processes, LIMIT_S) == [4, 4]
-    assert "Training diverged: the loss of step 41 (epoch 2) is not finite; all parameters are" in said(tmp_path, 0)
+    assert "Training diverged: the loss of step 41 (epoch 2) is not finite; all gradients and" in said(tmp_path, 0)
     assert "diverged" not in said(tmp_path, 1)  # said once
     assert RunDirectory(tmp_path / "logs" / "mlp" / "one").read_summary()["status"] == "diverged"
 

@@ -7,15 +7,22 @@ from typing import Any
 
 import pytest
 
+from lightning_lab.callbacks.gradient_clipping import GradientClipping
+from lightning_lab.callbacks.least_squares_head import LeastSquaresHead
+from lightning_lab.callbacks.nan_guard import NanGuard
+from lightning_lab.callbacks.penalty import Penalty
 from lightning_lab.cli import SLOTS, LabCLI
+from lightning_lab.runs.errors import InputError
 from lightning_lab.shipped import find
 
 #: slot: (a key of it, a first value, another one)
 KEYS: dict[str, tuple[str, Any, Any]] = {
     "early_stopping": ("patience", 3, 7),
     "gradient_clipping": ("max_norm", 1.5, 2.5),
+    "least_squares_head": ("ridge", 0.01, 0.1),
     "lr_schedule": ("warmup", 2, 4),
     "nan_guard": ("check_every_n_steps", 3, 9),
+    "penalty": ("weight", 0.01, 0.1),
     "progress": ("refresh_s", 1.5, 2.5),
     "checkpoint": ("every_n_steps", 5, 11),
 }
@@ -60,7 +67,12 @@ def test_overridden_by_a_second_config(slot: str, defaults: dict[str, Any], tmp_
 @pytest.mark.parametrize("slot", KEYS)
 def test_a_second_config_keeps_the_other_keys_of_the_first(slot: str, tmp_path: Path) -> None:
     key, first, _ = KEYS[slot]
-    other = {"early_stopping": "min_delta: 0.5", "lr_schedule": "interval: step", "checkpoint": "monitor: val/acc"}
+    other = {
+        "early_stopping": "min_delta: 0.5",
+        "penalty": "kind: l1",
+        "lr_schedule": "interval: step",
+        "checkpoint": "monitor: val/acc",
+    }
     (tmp_path / "first.yaml").write_text(f"{slot}: {{{key}: {first}}}\n")
     (tmp_path / "second.yaml").write_text(f"{slot}: {{{other.get(slot, '')}}}\n")
     cli = build(tmp_path, f"--config={tmp_path / 'first.yaml'}", f"--config={tmp_path / 'second.yaml'}")
@@ -97,3 +109,23 @@ def test_the_resolved_configuration_gives_the_same_slots(slot: str, tmp_path: Pa
     again = LabCLI("fit", [f"--config={tmp_path / 'resolved.yaml'}"], stem="mlp", origin=None)
     assert slots(again) == slots(cli)
     assert again.resolved_config() == cli.resolved_config()
+
+
+@pytest.mark.parametrize("parameters", ["weights", "all", ["net.layers.*.weight", "*.bias"]])
+def test_the_parameters_of_a_penalty_are_a_word_or_names(parameters: Any, tmp_path: Path) -> None:
+    cli = build(tmp_path, f"--penalty.parameters={parameters}".replace("'", '"'))
+    assert cli.config_init.penalty.parameters == parameters
+
+
+def test_a_penalty_on_no_word_and_no_names_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match="`parameters` of the penalty must be weights, all or a list of names, got biases."
+    ):
+        build(tmp_path, "--penalty.parameters=biases")
+
+
+def test_the_penalty_acts_ahead_of_the_clipping_and_the_guard_ahead_of_the_least_squares(tmp_path: Path) -> None:
+    cli = build(tmp_path, "--penalty.weight=0.1", "--least_squares_head.ridge=0.1")
+    order = [type(callback) for callback in cli.trainer.callbacks]  # type: ignore[attr-defined]
+    assert order.index(Penalty) < order.index(GradientClipping)
+    assert order.index(NanGuard) < order.index(LeastSquaresHead)

@@ -171,6 +171,17 @@ class TensorLoader:
         x = self.examples.x[chosen.to(self.device)]
         return x if self.prepare is None else self.prepare(x)
 
+    def plain(self) -> TensorLoader:
+        """Give a loader of the same examples in their order, neither augmented nor shrunk, divided in the same way."""
+        return TensorLoader(
+            self.examples,
+            batch_size=self.batch_size,
+            prepare=self.prepare,
+            rank=self.rank,
+            world_size=self.world_size,
+            device=self.device,
+        )
+
     def state_dict(self) -> dict[str, int]:
         """Say how many batches of the epoch have been handed out."""
         epoch, batches = self._resume_at or (self.epoch, self._consumed)

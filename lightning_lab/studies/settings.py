@@ -18,9 +18,11 @@ SECTIONS = (
     "data",
     "early_stopping",
     "gradient_clipping",
+    "least_squares_head",
     "lr_schedule",
     "model",
     "nan_guard",
+    "penalty",
     "progress",
     "trainer",
 )

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from lightning_lab.callbacks.checkpoint import Checkpoint
+from lightning_lab.callbacks.gradient_clipping import GradientClipping
 from lightning_lab.callbacks.nan_guard import NanGuard
+from lightning_lab.callbacks.penalty import Penalty
 from lightning_lab.callbacks.safe_point import SafePoint
 from lightning_lab.data.loader import TensorLoader
 from lightning_lab.runs.errors import DivergedError
@@ -55,10 +57,12 @@ class Breaks(LightningModule):
 def test_the_message_names_step_epoch_parameter_and_rate(
     trainer: Build, steps: Steps, value: float, check_every: int, bad: int, epoch: int, ends_at: int
 ) -> None:
+    # A later step's gradient is finite again here; the weight is not.
+    tensor = "gradient of" if ends_at == bad else "parameter"
     message = (
         f"Training diverged: the loss of step {bad} (epoch {epoch}) is not finite; the first tensor that is not "
-        "finite is the parameter 'second'. Lower the learning rate (now 0.125), or bound the gradient with "
-        "--gradient_clipping.max_norm 1."
+        f"finite is the {tensor} 'second'. Lower the learning rate (--model.optimizer.lr, now 0.125), or bound the "
+        "gradient with --gradient_clipping.max_norm 1."
     )
     built = trainer(NanGuard(check_every_n_steps=check_every), max_epochs=3)
     with pytest.raises(DivergedError, match=f"^{re.escape(message)}$"):
@@ -67,7 +71,7 @@ def test_the_message_names_step_epoch_parameter_and_rate(
 
 
 def test_finite_parameters_are_said_to_be_finite(trainer: Build, steps: Steps) -> None:
-    message = r"the loss of step 2 \(epoch 1\) is not finite; all parameters are finite. Lower"
+    message = r"the loss of step 2 \(epoch 1\) is not finite; all gradients and parameters are finite. Lower"
     with pytest.raises(DivergedError, match=message):
         trainer(NanGuard(check_every_n_steps=1)).fit(Breaks(2, float("nan"), gradient_too=False), steps(5))
 
@@ -123,7 +127,7 @@ def test_a_validation_loss_that_is_not_finite_ends_the_run(
 ) -> None:
     message = (
         "Training diverged: the validation loss of epoch 2 is not finite; all parameters are finite. Lower the "
-        "learning rate (now 0.125), or bound the gradient with --gradient_clipping.max_norm 1."
+        "learning rate (--model.optimizer.lr, now 0.125), or bound the gradient with --gradient_clipping.max_norm 1."
     )
     folder = tmp_path / "checkpoints"
     built = trainer(NanGuard(), *Checkpoint().callbacks(folder), max_epochs=3)
@@ -194,7 +198,7 @@ def test_a_divergence_of_another_process_ends_this_one(
 ) -> None:
     # The others report step 3; the largest is taken of what is negative, so the first step of any process wins.
     monkeypatch.setattr("lightning_lab.callbacks.nan_guard.largest", lambda own: max(own, -3))
-    with pytest.raises(DivergedError, match=r"the loss of step 3 \(epoch 1\) is not finite; all parameters are finite"):
+    with pytest.raises(DivergedError, match=r"the loss of step 3 \(epoch 1\) is not finite; all gradients and"):
         trainer(NanGuard(check_every_n_steps=4)).fit(Breaks(None, 0.0), steps(9))
 
 
@@ -231,3 +235,43 @@ def test_all_processes_look_at_the_same_steps_whatever_their_losses(
         built.fit(module, steps(4))
         looks.append(seen)
     assert looks[0] == looks[1] != []
+
+
+# --- what it says ---
+
+
+class TooLong(Breaks):
+    """A step that is finite, and so long that it leaves one weight infinite."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self.second.sum() * 1e38
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=16.0)
+
+
+def test_a_weight_is_named_where_all_gradients_are_finite(trainer: Build, steps: Steps) -> None:
+    with pytest.raises(DivergedError, match="the first tensor that is not finite is the parameter 'second'"):
+        trainer(NanGuard(check_every_n_steps=2)).fit(TooLong(None, 0.0), steps(5))
+
+
+@pytest.mark.parametrize(
+    ("slots", "remedy"),
+    [
+        ([], "or bound the gradient with --gradient_clipping.max_norm 1."),
+        ([GradientClipping()], "or bound the gradient with --gradient_clipping.max_norm 1."),
+        ([GradientClipping(max_norm=2.5)], "or lower --gradient_clipping.max_norm (now 2.5)."),
+        ([GradientClipping(max_value=0.5)], "or lower --gradient_clipping.max_value (now 0.5)."),
+        (
+            [Penalty(weight=0.25, parameters="all")],
+            "lower --penalty.weight (now 0.25), or bound the gradient with --gradient_clipping.max_norm 1.",
+        ),
+    ],
+    ids=["nothing", "measured", "norm", "value", "penalty"],
+)
+def test_the_remedy_fits_the_slots_that_are_on(
+    trainer: Build, steps: Steps, slots: list[Callback], remedy: str
+) -> None:
+    message = f"Lower the learning rate (--model.optimizer.lr, now 0.125), {remedy}"
+    with pytest.raises(DivergedError, match=f"{re.escape(message)}$"):
+        trainer(*slots, NanGuard()).fit(Breaks(2, float("nan")), steps(3))

@@ -1,13 +1,60 @@
-"""Gradient norms and clipping, each replicate by its own norm: the callback GradientClipping for stacked weights."""
+"""The callbacks Penalty and GradientClipping for stacked weights: each replicate by its own norms."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_lab.callbacks.gradient_clipping import MEASURE_EVERY_STEPS, GradientClipping
+from lightning_lab.callbacks.penalty import Penalty, chosen_names
+
+
+class StackedPenalty:
+    """Add n penalties' gradients.
+
+    Args:
+        slot: Kind, weight and which parameters.
+        task: One replicate's, by whose names they are chosen.
+        size: How many replicates.
+    """
+
+    def __init__(self, slot: Penalty, task: nn.Module, size: int) -> None:
+        self.kind = slot.kind
+        self.weight = slot.weight
+        chosen = chosen_names(task, slot.parameters)
+        self._places = [place for place, (name, _) in enumerate(task.named_parameters()) if name in chosen]
+        self._sum = torch.zeros(size)
+        self._steps = 0
+
+    @torch.no_grad()
+    def act(self, parameters: Sequence[Tensor]) -> None:
+        """Add, as the callback does before an optimiser step."""
+        self._steps += 1
+        if self.weight == 0:
+            return
+        for parameter in [parameters[place] for place in self._places]:
+            assert parameter.grad is not None
+            rest = list(range(1, parameter.dim()))
+            if self.kind == "l2":
+                parameter.grad.add_(parameter, alpha=2 * self.weight)
+                value = parameter.square().sum(rest)
+            elif self.kind == "l1":
+                parameter.grad.add_(parameter.sign(), alpha=self.weight)
+                value = parameter.abs().sum(rest)
+            else:
+                value = torch.linalg.vector_norm(parameter, dim=rest)
+                factor = (self.weight / value).masked_fill(value == 0, 0.0)
+                parameter.grad.addcmul_(parameter, factor.view(-1, *[1] * len(rest)))
+            self._sum += self.weight * value
+
+    def end_epoch(self) -> dict[str, Tensor]:
+        """Give the epoch's mean, one number a replicate, and start anew."""
+        mean = self._sum / max(self._steps, 1)
+        self._sum = torch.zeros_like(self._sum)
+        self._steps = 0
+        return {"train/penalty": mean}
 
 
 class StackedClipping:

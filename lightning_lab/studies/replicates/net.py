@@ -53,15 +53,33 @@ class StackedMLP:
         """
         left = list(masks or ())
         for number, layer in enumerate(self.layers):
-            if isinstance(layer, nn.Linear):
-                x = self._linear(number, layer, x)
-            elif isinstance(layer, nn.Dropout):
-                x = x * left.pop(0) if masks and layer.p > 0 else x
-            elif isinstance(layer, nn.LayerNorm):
-                x = F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
+            if masks and isinstance(layer, nn.Dropout) and layer.p > 0:
+                x = x * left.pop(0)
             else:
-                x = layer(x)  # an activation, number by number
+                x = self._layer(number, layer, x)
         return x
+
+    def last_inputs(self, x: Tensor) -> Tensor:
+        """Compute what the last linear layer gets in evaluation, (n, B, units), from inputs (n, B, in_features)."""
+        for number, layer in enumerate(self.layers[:-1]):
+            x = self._layer(number, layer, x)
+        return x
+
+    @torch.no_grad()
+    def take_last_layer(self, index: int, layer: nn.Linear) -> None:
+        """Copy one net's last linear layer into its place."""
+        for name, parameter in layer.named_parameters():
+            self._named[f"layers.{len(self.layers) - 1}.{name}"][index] = turned(parameter)
+
+    def _layer(self, number: int, layer: nn.Module, x: Tensor) -> Tensor:
+        if isinstance(layer, nn.Linear):
+            return self._linear(number, layer, x)
+        if isinstance(layer, nn.Dropout):
+            return x
+        if isinstance(layer, nn.LayerNorm):
+            return F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
+        outputs: Tensor = layer(x)  # an activation, number by number
+        return outputs
 
     def _linear(self, number: int, layer: nn.Linear, x: Tensor) -> Tensor:
         weight = self._named[f"layers.{number}.weight"]  # (n, in, out)

@@ -33,7 +33,9 @@ OPTIMIZERS = (
 CALLBACKS = (
     "EarlyStopping",
     "GradientClipping",
+    "Penalty",
     "LRSchedule",
+    "LeastSquaresHead",
     "NanGuard",
     "Progress",
     "NoiseStream",

@@ -5,17 +5,20 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from lightning_lab.callbacks.gradient_clipping import GradientClipping
+from lightning_lab.callbacks.least_squares_head import LeastSquaresHead
 from lightning_lab.callbacks.nan_guard import NanGuard
+from lightning_lab.callbacks.penalty import Penalty
 from lightning_lab.runs.seeds import stream_seed
 from lightning_lab.studies.replicates.batches import StackedBatches
-from lightning_lab.studies.replicates.gradient import StackedClipping
+from lightning_lab.studies.replicates.gradient import StackedClipping, StackedPenalty
+from lightning_lab.studies.replicates.head import set_heads
 from lightning_lab.studies.replicates.measures import evaluate, hits, losses
 from lightning_lab.studies.replicates.net import DropoutMasks, StackedMLP, turned
 from lightning_lab.studies.replicates.replicate import Replicate
@@ -52,6 +55,9 @@ class StackedTraining:
         self.guard = next(one for one in slots if isinstance(one, NanGuard))
         clipping = next((one for one in slots if isinstance(one, GradientClipping)), None)
         self.clipping = None if clipping is None else StackedClipping(clipping, len(replicates))
+        penalty = next((one for one in slots if isinstance(one, Penalty)), None)
+        self.penalty = None if penalty is None else StackedPenalty(penalty, self.task, len(replicates))
+        self.head = next((one for one in slots if isinstance(one, LeastSquaresHead)), None)
         self.last = Kept(self.net.parameters, self.optimizer)
         self.best = Kept(self.net.parameters, self.optimizer)
         self.step = 0
@@ -103,10 +109,18 @@ class StackedTraining:
                 self._check(epoch)
             self.replicates[-1].cli.safe_point.stop_if_asked()
         self._check(epoch)
+        before: dict[str, Tensor] = {}
+        limits = self.first.trainer
+        if self.head is not None and (epoch + 1 == limits.max_epochs or self.step == limits.max_steps):
+            before = self._measure() if batches == whole else {}
+            set_heads(self.net, self.replicates, self.train, ridge=self.head.ridge, step=self.step)
         measured = self._validate(epoch) if batches == whole else {}
+        measured |= {f"{name}_before_head": value for name, value in before.items()}
         measured |= {"train/loss": total / seen}
         if isinstance(self.task, Classification):
             measured |= {"train/acc": right / seen}
+        if self.penalty is not None:
+            measured |= self.penalty.end_epoch()
         if self.clipping is not None:
             measured |= self.clipping.end_epoch()
         self._end_epoch(epoch, batches, whole, measured)
@@ -120,6 +134,8 @@ class StackedTraining:
     def _update(self, each: Tensor) -> None:
         self.optimizer.zero_grad()
         each.sum().backward()  # type: ignore[no-untyped-call]
+        if self.penalty is not None:
+            self.penalty.act(self.net.parameters)
         if self.clipping is not None:
             self.clipping.act(self.net.parameters)
         groups = {k: v for k, v in self.first.optimizer.param_groups[0].items() if k != "params"}
@@ -137,18 +153,17 @@ class StackedTraining:
             config.scheduler.step()  # type: ignore[call-arg]  # never one on a plateau
 
     def _validate(self, epoch: int) -> dict[str, Tensor]:
-        size = max(self.val.batch_size, VALIDATE_AT_ONCE // len(self.replicates))
-        with torch.no_grad():
-            metrics = evaluate(self.task, self._outputs(size))
+        metrics = self._measure()
         for index in self._alive:
             if not metrics["val/loss"][index].isfinite():
                 self._diverge(index, epoch, f"the validation loss of epoch {epoch + 1}")
             cast(dict[str, int], self.replicates[index].cli.record.examples)["val"] = self.val.count
         return metrics
 
-    def _outputs(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for x, y in self.val.in_order(size):
-            yield self.net(x), y
+    def _measure(self) -> dict[str, Tensor]:
+        size = max(self.val.batch_size, VALIDATE_AT_ONCE // len(self.replicates))
+        with torch.no_grad():
+            return evaluate(self.task, ((self.net(x), y) for x, y in self.val.in_order(size)))
 
     def _end_epoch(self, epoch: int, batches: int, whole: int, measured: dict[str, Tensor]) -> None:
         names = sorted([*measured, "lr"])
@@ -197,6 +212,7 @@ class StackedTraining:
         with torch.no_grad():
             for parameter, stacked in zip(one.module.parameters(), self.net.parameters, strict=True):
                 parameter.copy_(turned(stacked[index]))
+                parameter.grad = None if stacked.grad is None else turned(stacked.grad[index])
         one.optimizer.param_groups[0]["lr"] = self.first.optimizer.param_groups[0]["lr"]
         guard = next(slot for slot in one.trainer.callbacks if isinstance(slot, NanGuard))  # type: ignore[attr-defined]
         one.error = guard._diverged(one.trainer, one.module, what)
