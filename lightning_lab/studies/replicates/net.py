@@ -60,7 +60,7 @@ class StackedMLP:
             elif isinstance(layer, nn.LayerNorm):
                 x = F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
             else:
-                x = layer(x)  # an activation, number by number
+                x = layer(x)  # an activation or LayerVariance: of each number, or of the last axis
         return x
 
     def _linear(self, number: int, layer: nn.Linear, x: Tensor) -> Tensor:
