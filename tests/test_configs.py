@@ -13,7 +13,18 @@ from lightning_lab import shipped
 from lightning_lab.data.cifar10 import CLASS_NAMES
 from lightning_lab.runs.errors import InputError
 
-TRAINING = ["cifar10/lenet5", "cifar10/speedrun", "cifar10/vgg", "digits/lenet5", "digits/mlp", "regression/mlp"]
+TRAINING = [
+    "cifar10/googlenet",
+    "cifar10/lenet5",
+    "cifar10/nin",
+    "cifar10/resnet",
+    "cifar10/speedrun",
+    "cifar10/vgg",
+    "digits/conv",
+    "digits/lenet5",
+    "digits/mlp",
+    "regression/mlp",
+]
 STUDIES = ["digits_dropout"]
 MACHINES = ["trainer/cpu", "trainer/ddp", "trainer/ddp_cpu2", "trainer/gpu"]
 

@@ -71,6 +71,10 @@ CASES = (
         (*REGRESSION, "--model.optimizer=torch.optim.RMSprop", "--model.optimizer.lr=0.003", "--lr_schedule=null",
          "--data.split_seed=7", "--gradient_clipping=null"),
     ),
+    Case(
+        "division by the variance, clipped norm",
+        (*REGRESSION, "--model.net.normalisation=layer_variance", "--gradient_clipping.max_norm=1"),
+    ),
     Case("Nesterov, weight decay", (*DIGITS, "--model.optimizer.nesterov=true", "--model.optimizer.weight_decay=0.01")),
     Case("AdamW", (*REGRESSION, "--model.optimizer=torch.optim.AdamW", "--model.optimizer.lr=0.003")),
     Case("Adagrad", (*REGRESSION, "--model.optimizer=torch.optim.Adagrad", "--model.optimizer.lr=0.01")),
@@ -248,6 +252,7 @@ def test_a_signal_ends_all_and_each_goes_on_from_its_last_epoch(
 REFUSED = {
     "the net LeNet5 is no MLP": ("--config=digits/lenet5",),
     "batch norm keeps running means": ("--config=digits/mlp", "--model.net.normalisation=batch"),
+    "drop-connect draws a mask of the weights": ("--config=digits/mlp", "--model.net.drop_connect=0.5"),
     "with early stopping each replicate": ("--config=digits/mlp", "--early_stopping.patience=2"),
     "without nan_guard": ("--config=digits/mlp", "--nan_guard=null"),
     "on a plateau each replicate": (
