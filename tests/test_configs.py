@@ -13,8 +13,31 @@ from lightning_lab import shipped
 from lightning_lab.data.cifar10 import CLASS_NAMES
 from lightning_lab.runs.errors import InputError
 
-TRAINING = ["cifar10/lenet5", "cifar10/speedrun", "cifar10/vgg", "digits/lenet5", "digits/mlp", "regression/mlp"]
-STUDIES = ["digits_dropout", "lab_c/lenet", "lab_c/momentum"]
+TRAINING = [
+    "cifar10/googlenet",
+    "cifar10/lenet5",
+    "cifar10/nin",
+    "cifar10/resnet",
+    "cifar10/speedrun",
+    "cifar10/vgg",
+    "digits/conv",
+    "digits/lenet5",
+    "digits/mlp",
+    "regression/mlp",
+]
+LAB_A = (
+    *("augmentation", "bias", "convolution", "decay", "depth", "dropout", "early_stopping", "initialisation"),
+    *("last_layer", "loss", "momentum", "norm_penalty", "normalisation", "width"),
+)
+LAB_C = ("lenet", "momentum", "regularisers", "vgg13")
+STUDIES = [
+    "digits_dropout",
+    *(f"lab_a/{name}" for name in LAB_A),
+    *("lab_b/clipping", "lab_b/table"),
+    *(f"lab_c/{name}" for name in LAB_C),
+    "lab_d/optimisers",
+]
+RECIPES = {"recipes/lab_a": "digits/mlp", "recipes/lab_b": "regression/mlp"}
 MACHINES = ["trainer/cpu", "trainer/ddp", "trainer/ddp_cpu2", "trainer/gpu"]
 
 
@@ -30,9 +53,9 @@ def cifar10_tree(root: Path) -> Path:
 
 
 def test_these_are_all() -> None:
-    assert shipped.names() == sorted(TRAINING + MACHINES)
+    assert shipped.names() == sorted([*TRAINING, *MACHINES, *RECIPES])
     assert shipped.study_names() == STUDIES  # read in tests/studies/test_design.py
-    assert len(list(shipped.FOLDER.rglob("*.yaml"))) == len(TRAINING + MACHINES + STUDIES)
+    assert len(list(shipped.FOLDER.rglob("*.yaml"))) == len([*TRAINING, *MACHINES, *RECIPES, *STUDIES])
 
 
 @pytest.mark.parametrize("name", TRAINING)
@@ -46,6 +69,19 @@ def test_trains_a_step(name: str, lab: Lab, tmp_path: Path) -> None:
     assert "completed: 1 epochs" in answer.out
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_laid_over_another(name: str, lab: Lab) -> None:
+    with pytest.raises(SystemExit) as stop:
+        lab(
+            "fit",
+            f"--config={RECIPES[name]}",
+            f"--config={name}",
+            "--data.path=null" if "lab_a" in name else "--data.noise=0",
+            "--print_config",
+        )
+    assert stop.value.code == 0
+
+
 @pytest.mark.parametrize("name", MACHINES)
 def test_machine_configurations_are_laid_over_another(name: str, lab: Lab) -> None:
     # --print_config stops before a trainer is built, so that the absence of a GPU here does not matter.
@@ -54,7 +90,7 @@ def test_machine_configurations_are_laid_over_another(name: str, lab: Lab) -> No
     assert stop.value.code == 0
 
 
-@pytest.mark.parametrize("name", TRAINING + MACHINES)
+@pytest.mark.parametrize("name", [*TRAINING, *MACHINES, *RECIPES])
 def test_begins_with_what_it_is(name: str) -> None:
     lines = (shipped.FOLDER / f"{name}.yaml").read_text().splitlines()
     assert lines[0].startswith("# ")
@@ -66,7 +102,7 @@ def test_begins_with_what_it_is(name: str) -> None:
 
 def test_every_row_of_the_configs_readme_is_a_file() -> None:
     readme = (shipped.FOLDER / "README.md").read_text()
-    assert [name for name in TRAINING + MACHINES + STUDIES if f"`{name}`" not in readme] == []
+    assert [name for name in [*TRAINING, *MACHINES, *RECIPES, *STUDIES] if f"`{name}`" not in readme] == []
 
 
 def test_a_path_wins_over_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ STEADY = (*MLP, "--lr_schedule=null")
 #: What may hold state that a checkpoint has to keep.
 SETTINGS: dict[str, tuple[str, ...]] = {
     "dropout": (*STEADY, "--model.net.dropout=0.3"),
+    "drop-connect": (*STEADY, "--model.net.drop_connect=0.3"),
     "augmentation": ("--config=digits/lenet5", "--lr_schedule=null", "--data.augment.crop=2",
                      "--data.augment.rotate=10", "--data.augment.noise=0.1"),
     "schedule by the step": (*MLP, "--lr_schedule.interval=step", "--lr_schedule.warmup=5"),

@@ -60,7 +60,20 @@ def collect(name: str, logs: Path) -> bool:
 
 
 def _claims_csv(comparison: Comparison) -> str:
-    heading = ["id", "status", "arm", "against", "expect", "metric", "margin", "n", "difference", "low", "high", "words"]
+    heading = [
+        "id",
+        "status",
+        "arm",
+        "against",
+        "expect",
+        "metric",
+        "margin",
+        "n",
+        "difference",
+        "low",
+        "high",
+        "words",
+    ]
     rows = []
     for claim, verdict in comparison.claims:
         d = verdict.difference
@@ -177,20 +190,23 @@ def _index(labs: list[dict[str, Any]]) -> str:
             table.append(f"| {link} | {_escaped(row['title'])} | [{file}](../../{file}) | `{command}` | {said} |")
     total = sum(counts.values())
     words = ", ".join(f"{counts[word]} {word}" for word in (*VERDICTS, "not run") if counts[word])
-    return "\n".join(
-        [
-            "# What the labs' claims are worth",
-            "",
-            f"Of {plural(total, 'claim')} in four labs, each stated there from one run: {words}. A claim is confirmed, "
-            "refuted or open by the rules of `lightning_lab/studies/claims.py`: a two-sided paired t test at 5 %, "
-            "and equivalence within the margin that the study file states. Values are of validation data; nothing here "
-            "was chosen on test data.",
-            "",
-            *table,
-            "",
-            "The pages are made by `python docs/results/build.py`; the numbers behind them stand beside them as CSV.",
-        ]
-    ) + "\n"
+    return (
+        "\n".join(
+            [
+                "# What the labs' claims are worth",
+                "",
+                f"Of {plural(total, 'claim')} in four labs, each stated there from one run: {words}. A claim is confirmed, "
+                "refuted or open by the rules of `lightning_lab/studies/claims.py`: a two-sided paired t test at 5 %, "
+                "and equivalence within the margin that the study file states. Values are of validation data; nothing here "
+                "was chosen on test data.",
+                "",
+                *table,
+                "",
+                "The pages are made by `python docs/results/build.py`; the numbers behind them stand beside them as CSV.",
+            ]
+        )
+        + "\n"
+    )
 
 
 def _read(name: str, what: str) -> list[Row]:

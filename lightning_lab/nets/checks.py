@@ -26,18 +26,19 @@ def check_positive(argument: str, value: int | Iterable[int]) -> None:
         check_positive(f"{argument}[{position}]", count)
 
 
-def check_dropout(dropout: float) -> None:
+def check_dropout(dropout: float, argument: str = "dropout") -> None:
     """Refuse a dropout probability outside [0, 1).
 
     Args:
         dropout: Probability of zeroing a value.
+        argument: Name of the constructor's argument.
 
     Raises:
         ValueError: If it is outside [0, 1), or not a number.
     """
     if not 0.0 <= dropout < 1.0:
         raise ValueError(
-            f"`dropout` must be in [0, 1), got {dropout}. It is the share of values set to zero, not the share kept."
+            f"`{argument}` must be in [0, 1), got {dropout}. It is the share of values set to zero, not the share kept."
         )
 
 

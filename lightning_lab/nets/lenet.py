@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from lightning_lab.nets.activation import ACTIVATIONS, Activation
 from lightning_lab.nets.checks import check_choice, check_dropout, check_images, check_positive
+from lightning_lab.nets.drop_connect import dense
+from lightning_lab.nets.flatten import flatten
 
 _POOLINGS = {"avg": nn.AvgPool2d, "max": nn.MaxPool2d}
 
@@ -31,7 +32,10 @@ class LeNet5(nn.Module):
         pooling: Average or maximum over 2 x 2 pixels. An odd last row or column is dropped.
         batch_norm: Normalise ahead of every activation. The layer in front then has no bias, as it would be subtracted.
         dropout: Probability in [0, 1) of zeroing an input of a dense layer, of each of them, that is after batch norm
-            and activation. The convolutions have none.
+            and activation. The convolutions have none. Not the probability of keeping: of a keep probability q it is
+            1 - q.
+        drop_connect: Probability in [0, 1) of zeroing a weight of a hidden dense layer, drawn anew in each training
+            step. The output layer, the biases and the convolutions keep all of theirs.
         hidden: Widths of the hidden dense layers: two of them (three dense layers in all), or one.
 
     Shape:
@@ -52,6 +56,7 @@ class LeNet5(nn.Module):
     Reference:
         LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition.
         Proceedings of the IEEE 86 (11), 1998.
+        Wan, Zeiler, Zhang, LeCun, Fergus: Regularization of neural networks using DropConnect. ICML 2013.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class LeNet5(nn.Module):
         pooling: Literal["avg", "max"] = "avg",
         batch_norm: bool = False,
         dropout: float = 0.0,
+        drop_connect: float = 0.0,
         hidden: tuple[int, ...] = (120, 84),
     ) -> None:
         super().__init__()
@@ -77,6 +83,7 @@ class LeNet5(nn.Module):
         check_choice("activation", activation, ACTIVATIONS)
         check_choice("pooling", pooling, _POOLINGS)
         check_dropout(dropout)
+        check_dropout(drop_connect, "drop_connect")
         if not 16 <= image_size <= 32:
             raise ValueError(f"`image_size` must be in 16..32, got {image_size}. Resize the images, or take a VGG.")
         if len(hidden) not in (1, 2):
@@ -98,30 +105,23 @@ class LeNet5(nn.Module):
             width = out_channels
         self.features = nn.Sequential(*blocks)
 
-        dense: list[nn.Module] = []
+        head: list[nn.Module] = []
         width *= map_size**2
         for units in hidden:
-            dense += [nn.Dropout(dropout), nn.Linear(width, units, bias=not batch_norm)]
+            head += [nn.Dropout(dropout), dense(width, units, drop_connect=drop_connect, bias=not batch_norm)]
             if batch_norm:
-                dense.append(nn.BatchNorm1d(units))
-            dense.append(ACTIVATIONS[activation]())
+                head.append(nn.BatchNorm1d(units))
+            head.append(ACTIVATIONS[activation]())
             width = units
-        self.classifier = nn.Sequential(*dense, nn.Dropout(dropout), nn.Linear(width, num_classes))
+        self.classifier = nn.Sequential(*head, nn.Dropout(dropout), nn.Linear(width, num_classes))
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the logits of a batch of images."""
         check_images("LeNet5", x, self.input_shape)
         x = self.features(x)  # (B, channels[1], S, S), S = 5 for 32 pixels and 5 x 5 kernels
-        if x.requires_grad and x.is_contiguous(memory_format=torch.channels_last):
-            # The dense layer's gradient comes back channel by channel, and would make the whole way back slow.
-            x.register_hook(_channels_last)  # type: ignore[no-untyped-call]
-        x = x.flatten(1)  # (B, channels[1] * S * S)
+        x = flatten(x)  # (B, channels[1] * S * S)
         logits: Tensor = self.classifier(x)  # (B, num_classes)
         return logits
-
-
-def _channels_last(gradient: Tensor) -> Tensor:
-    return gradient.contiguous(memory_format=torch.channels_last)
 
 
 def _map_size(image_size: int, kernel_sizes: tuple[int, int]) -> int:

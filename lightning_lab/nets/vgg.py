@@ -32,7 +32,8 @@ class VGG(nn.Module):
         image_size: Height and width of an image in pixels, a multiple of 32.
         batch_norm: Normalise between each convolution and its ReLU.
         dropout: Probability in [0, 1) of zeroing an input of the last dense layer, and with the wide head of the one
-            before it. The convolutions have none.
+            before it. The convolutions have none. Not the probability of keeping: of a keep probability q it is
+            1 - q.
         head: ``compact`` is one dense layer, 512 to the classes; ``wide`` is the paper's, two hidden layers of 4096.
         average_pool: Average the last feature map to 1 x 1. The compact head needs it for images above 32 pixels; at 32
             pixels the map is 1 x 1 already and nothing changes.

@@ -27,7 +27,7 @@ def linear_layers(net: MLP) -> list[nn.Linear]:
 
 
 @pytest.mark.parametrize("hidden", [(), (7,), (5, 6, 4)], ids=["none", "one", "three"])
-@pytest.mark.parametrize("normalisation", ["none", "batch", "layer"])
+@pytest.mark.parametrize("normalisation", ["none", "batch", "layer", "layer_variance"])
 @pytest.mark.parametrize("activation", list(NUMPY_ACTIVATIONS))
 def test_equals_the_numpy_formulas(activation: Any, normalisation: Any, hidden: tuple[int, ...]) -> None:
     torch.manual_seed(0)
@@ -42,7 +42,8 @@ def test_equals_the_numpy_formulas(activation: Any, normalisation: Any, hidden: 
             h = h + layer.bias.detach().numpy()
         if normalisation != "none":
             axis = 0 if normalisation == "batch" else 1
-            h = (h - h.mean(axis, keepdims=True)) / np.sqrt(h.var(axis, keepdims=True) + 1e-5)
+            spread = h.var(axis, keepdims=True) + 1e-5
+            h = (h - h.mean(axis, keepdims=True)) / (spread if normalisation == "layer_variance" else np.sqrt(spread))
         h = NUMPY_ACTIVATIONS[activation](h)
     last = linear_layers(net)[-1]
     expected = h @ last.weight.detach().numpy().T + last.bias.detach().numpy()
@@ -184,7 +185,10 @@ def test_single_values_need_no_second_axis() -> None:
             {"activation": "tan"},
             r"^`activation` does not know 'tan'\. Did you mean 'tanh'\? Known: relu, .*leaky_relu\.$",
         ),
-        ({"normalisation": "xyz"}, r"^`normalisation` does not know 'xyz'\. Known: none, batch, layer\.$"),
+        (
+            {"normalisation": "xyz"},
+            r"^`normalisation` does not know 'xyz'\. Known: none, batch, layer, layer_variance\.$",
+        ),
         (
             {"initialisation": "he"},
             r"^`initialisation` does not know 'he'\. .*Known: default, standard_normal, xavier, ",

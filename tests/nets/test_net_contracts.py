@@ -15,8 +15,15 @@ from torch import Tensor, nn
 import lightning_lab.nets as nets
 
 VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "ConvNet": [
+        {"channels": (8,), "kernel_size": 5, "stride": 2, "padding": 2, "pooling": "none", "hidden": ()},
+        {"in_channels": 3, "image_size": 33, "channels": (4, 6), "batch_norm": True, "dropout": 0.5, "num_classes": 3},
+    ],
+    "GoogLeNet": [
+        {"in_channels": 1, "image_size": 9, "num_classes": 3, "five_by_five": "one_5x5", "dropout": 0.5},
+    ],
     "LeNet5": [
-        {"batch_norm": True, "dropout": 0.5, "hidden": (12,)},
+        {"batch_norm": True, "dropout": 0.5, "drop_connect": 0.5, "hidden": (12,)},
         {
             "in_channels": 3,
             "image_size": 32,
@@ -33,6 +40,12 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"hidden": (20, 30), "normalisation": "batch", "bias": "column", "dropout": 0.5},
         {"in_features": 6, "hidden": (8, 8), "out_features": 3, "normalisation": "layer", "initialisation": "xavier"},
         {"bias": "none", "activation": "tanh", "initialisation": "kaiming"},
+        {"hidden": (20, 30), "normalisation": "layer_variance", "drop_connect": 0.5},
+    ],
+    "NiN": [{"in_channels": 1, "image_size": 9, "num_classes": 3, "batch_norm": True, "dropout": 0.5}],
+    "ResNet": [
+        {"depth": 20, "in_channels": 1, "image_size": 17, "num_classes": 3},
+        {"depth": 20, "image_size": 8, "shortcut": "pad"},
     ],
     "SpeedNet": [{"in_channels": 1, "num_classes": 3, "image_size": 20, "channels": (8, 4, 16)}],
     "VGG": [
@@ -137,7 +150,8 @@ def test_channels_last_images_give_the_same_result(name: str, variant: dict[str,
     with torch.no_grad():
         expected = net(x)
         actual = net.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
-    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+    largest = max(1.0, expected.abs().max().item())  # a small sum of large terms has their rounding
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5 * largest)
 
 
 @every_net

@@ -92,6 +92,10 @@ CASES = (
          "--model.net.bias=column", "--least_squares_head.ridge=0.01"),
         1e-8, 2e-6,
     ),
+    Case(
+        "division by the variance, clipped norm",
+        (*REGRESSION, "--model.net.normalisation=layer_variance", "--gradient_clipping.max_norm=1"),
+    ),
     Case("Nesterov, weight decay", (*DIGITS, "--model.optimizer.nesterov=true", "--model.optimizer.weight_decay=0.01")),
     Case("AdamW", (*REGRESSION, "--model.optimizer=torch.optim.AdamW", "--model.optimizer.lr=0.003")),
     Case("Adagrad", (*REGRESSION, "--model.optimizer=torch.optim.Adagrad", "--model.optimizer.lr=0.01")),
@@ -321,6 +325,7 @@ def test_a_signal_ends_all_and_each_goes_on_from_its_last_epoch(
 REFUSED = {
     "the net LeNet5 is no MLP": ("--config=digits/lenet5",),
     "batch norm keeps running means": ("--config=digits/mlp", "--model.net.normalisation=batch"),
+    "drop-connect draws a mask of the weights": ("--config=digits/mlp", "--model.net.drop_connect=0.5"),
     "without nan_guard": ("--config=digits/mlp", "--nan_guard=null"),
     "on a plateau each replicate": (
         "--config=digits/mlp", "--lr_schedule.scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau",

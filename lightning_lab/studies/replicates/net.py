@@ -78,7 +78,7 @@ class StackedMLP:
             return x
         if isinstance(layer, nn.LayerNorm):
             return F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
-        outputs: Tensor = layer(x)  # an activation, number by number
+        outputs: Tensor = layer(x)  # an activation or LayerVariance: of each number, or of the last axis
         return outputs
 
     def _linear(self, number: int, layer: nn.Linear, x: Tensor) -> Tensor:

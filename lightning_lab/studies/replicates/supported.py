@@ -94,6 +94,8 @@ def _of_parts(cli: LabCLI) -> str | None:
         return f"the net {type(module.net).__name__} is no MLP: only linear layers can be stacked"
     if cli.config.model.init_args.net.init_args.normalisation == "batch":
         return "batch norm keeps running means, which are not stacked"
+    if cli.config.model.init_args.net.init_args.drop_connect > 0:
+        return "drop-connect draws a mask of the weights for each net, which are not stacked"
     if type(cli.datamodule) not in (Digits, RegressionData):
         return f"the data {type(cli.datamodule).__name__} are not small: every replicate holds its own split of them"
     optimizer = module.configure_optimizers()
