@@ -1,6 +1,6 @@
 """The verb ``schedule``: the learning rate over the whole of a run, as a table and a picture, before it is trained.
 
-Optimiser and schedule are built as ``fit`` builds them and stepped in the order in which it steps them; the net is never
+Optimiser and schedule are built as ``fit`` builds them and stepped in the order in which it steps them; the net is not
 run. What only a run can know (a plateau, an early stop) is not guessed.
 """
 
@@ -76,7 +76,8 @@ def main(args: list[str]) -> int:
     """
     parser = Parser(
         prog="lightning-lab schedule",
-        usage="lightning-lab schedule [--output FILE] [--csv FILE] [--scale S] [--steps_per_epoch N] [what follows fit]",
+        usage="lightning-lab schedule [--output FILE] [--csv FILE] [--scale SCALE] [--steps_per_epoch N] "
+        "[what follows fit]",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

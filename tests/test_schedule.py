@@ -232,7 +232,7 @@ class Own(LightningModule):
             return optimizer
         scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "frequency": 2}}
-"""  # noqa: E501
+"""
 
 
 @pytest.fixture
