@@ -9,8 +9,8 @@ from typing import Any
 from lightning.pytorch import Trainer
 from torch import optim
 
-from lightning_lab.callbacks.early_stopping import EarlyStopping
 from lightning_lab import verbs
+from lightning_lab.callbacks.early_stopping import EarlyStopping
 from lightning_lab.cli import TRAINER_DEFAULTS, LabCLI
 from lightning_lab.data import Digits
 from lightning_lab.data import Regression as RegressionData
