@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -191,15 +192,22 @@ def _not_exported(net: nn.Module, error: Exception) -> InputError:
 def _compared(
     net: nn.Module, content: bytes, answer: Callable[[Tensor], Tensor], batches: Iterable[Tensor]
 ) -> Exported:
-    difference = largest = 0.0
+    differences, sizes = [], []
     with torch.no_grad():
         for x in batches:
             own = net(x)
-            difference = max(difference, float((own - answer(x)).abs().max()))
-            largest = max(largest, float(own.abs().max()))
-    if not difference <= TOLERANCE * max(1.0, largest):  # NaN fails too
+            differences.append((own - answer(x)).abs().max())
+            sizes.append(own.abs().max())
+    difference, largest = float(torch.stack(differences).max()), float(torch.stack(sizes).max())  # NaN stays NaN
+    name = type(net).__name__
+    if not math.isfinite(largest):
         raise InputError(
-            f"The exported graph of {type(net).__name__} gives other outputs than the net, by up to {difference:.3g}: "
-            "its forward depends on more than its input. Nothing was written; --format safetensors writes the weights."
+            f"{name} gives outputs that are not finite, with which no graph can be compared: its run has diverged. "
+            "Choose another checkpoint."
+        )
+    if not difference <= TOLERANCE * max(1.0, largest):
+        raise InputError(
+            f"The exported graph of {name} gives other outputs than the net, by up to {difference:.3g}: its forward "
+            "depends on more than its input. Nothing was written; --format safetensors writes the weights."
         )
     return Exported(content, difference, largest)
