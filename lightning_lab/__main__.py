@@ -23,6 +23,9 @@ _VERBS = {
     "runs": ("lightning_lab.runs.listing", "main", "list runs; `runs show RUN`, `runs diff A B`"),
     "runs fork": ("lightning_lab.fork", "main", "a new run that goes on from where another one is, with changes"),
     "study": ("lightning_lab.studies.main", "main", "compare settings over seeds; `study --help`"),
+    "schedule": ("lightning_lab.schedule", "main", "the learning rate over a whole run, before it is trained"),
+    "augment": ("lightning_lab.augment_sheet", "main", "training images before and after each augmentation"),
+    "export": ("lightning_lab.export", "main", "a run's net as ONNX, safetensors or torch.export"),
     "doctor": ("lightning_lab.doctor", "main", "what this machine has; --resume, --parity: rehearse a run"),
 }
 _TRAINER_VERBS = ("fit", "validate", "test", "predict")

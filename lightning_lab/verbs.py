@@ -40,15 +40,24 @@ def run(verb: Verb, args: list[str]) -> int:
     quieten()
     cli: LabCLI | None = None
     try:
-        args, stem, origin = _resolve_configs(verb, args)
-        cli = _parse(verb, args, stem, origin)
+        cli = build(verb, args)
         {"fit": _fit, "validate": _validate, "test": _test, "predict": _predict}[verb](cli)
     except BaseException as error:
         return end(error, cli)
     return 0
 
 
-def _parse(verb: Verb, args: list[str], stem: str, origin: Path | None) -> LabCLI:
+def build(verb: Verb, args: list[str]) -> LabCLI:
+    """Build what a verb's command line names; nothing is read, trained or written yet.
+
+    Args:
+        verb: Which.
+        args: What follows it on the command line.
+
+    Raises:
+        InputError: If the command line or a configuration is wrong.
+    """
+    args, stem, origin = _resolve_configs(verb, args)
     try:
         return LabCLI(verb, args, stem=stem, origin=origin)
     except InputError as error:

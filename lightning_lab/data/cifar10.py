@@ -7,6 +7,7 @@ from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from tarfile import TarError
+from typing import Any
 
 import numpy as np
 import torch
@@ -138,6 +139,11 @@ class CIFAR10(LightningDataModule):
     def predict_dataloader(self) -> TensorLoader:
         """The images of `predict_folder`, in the order of their names."""
         return self._loader("predict")
+
+    @property
+    def normalisation(self) -> dict[str, Any]:
+        """How a pixel in [0, 1] becomes what the net reads, for whoever feeds an exported net."""
+        return {"kind": "dataset", "mean": list(MEAN), "std": list(STD)}
 
     def _loader(self, part: str, *, shuffle: bool = False) -> TensorLoader:
         return TensorLoader(

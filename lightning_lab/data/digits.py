@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -124,6 +124,14 @@ class Digits(LightningDataModule):
     def predict_dataloader(self) -> TensorLoader:
         """The images of `predict_folder`, in the order of their names."""
         return self._loader("predict")
+
+    @property
+    def normalisation(self) -> dict[str, Any]:
+        """How a pixel in [0, 1] becomes what the net reads, for whoever feeds an exported net."""
+        if self.normalise != "dataset":
+            return {"kind": self.normalise}
+        mean, std = (BUNDLED_MEAN, BUNDLED_STD) if self.path is None else (MAT_MEAN, MAT_STD)
+        return {"kind": "dataset", "mean": list(mean), "std": list(std)}
 
     def _loader(self, part: str, *, shuffle: bool = False) -> TensorLoader:
         examples = self._parts[part]

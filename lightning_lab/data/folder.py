@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
@@ -117,6 +118,11 @@ class ImageFolder(LightningDataModule):
     def predict_dataloader(self) -> TensorLoader:
         """The images of `predict_folder`, in the order of their names."""
         return self._loader("predict")
+
+    @property
+    def normalisation(self) -> dict[str, Any]:
+        """How a pixel in [0, 1] becomes what the net reads, for whoever feeds an exported net."""
+        return {"kind": "dataset", "mean": list(self.mean), "std": list(self.std)}
 
     def _loader(self, part: str, *, shuffle: bool = False) -> TensorLoader:
         return TensorLoader(

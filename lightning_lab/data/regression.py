@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -134,6 +134,14 @@ class Regression(LightningDataModule):
     def predict_dataloader(self) -> TensorLoader:
         """An even grid of 1001 points over the range."""
         return self._loader("predict")
+
+    @property
+    def normalisation(self) -> dict[str, Any]:
+        """How x becomes what the net reads, for whoever feeds an exported net."""
+        if not self.standardise:
+            return {"kind": "none"}
+        # A uniform distribution on [a, b] has mean (a + b) / 2 and variance (b - a)^2 / 12.
+        return {"kind": "dataset", "mean": [(self.low + self.high) / 2], "std": [(self.high - self.low) / 12**0.5]}
 
     @property
     def predict_inputs(self) -> Tensor:

@@ -12,8 +12,8 @@ class SmallMapConv2d(nn.Conv2d):
 
     On such a map every output pixel sees every input pixel, each through one of the nine taps: the convolution is a
     dense layer of 4 x 4 blocks. The libraries' kernels multiply all nine taps, five of them with padding, and their
-    backward pass is slow on small maps. Results differ by rounding. Maps of other sizes, and devices other than the
-    processor, take torch's way.
+    backward pass is slow on small maps. Results differ by rounding. Maps of other sizes, devices other than the
+    processor, and graphs that are exported take torch's way.
 
     Args:
         in_channels: Channels of the input.
@@ -34,7 +34,7 @@ class SmallMapConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve."""
-        if x.shape[-2:] != (2, 2) or x.device.type != "cpu":
+        if x.shape[-2:] != (2, 2) or x.device.type != "cpu" or torch.compiler.is_exporting():
             return super().forward(x)
         weight = self.weight
         if torch.is_autocast_enabled("cpu"):

@@ -9,12 +9,12 @@ from typing import Any
 from lightning.pytorch import Trainer
 from torch import optim
 
+from lightning_lab import verbs
 from lightning_lab.cli import TRAINER_DEFAULTS, LabCLI
 from lightning_lab.data import Digits
 from lightning_lab.data import Regression as RegressionData
 from lightning_lab.nets import MLP
 from lightning_lab.tasks import Classification, Regression
-from lightning_lab.verbs import _parse, _resolve_configs
 
 #: Optimisers whose update of a number looks at that number's own gradient and past alone, so that stacked weights are
 #: updated as single ones. Muon, Adafactor and LBFGS look at whole tensors.
@@ -82,8 +82,7 @@ def build(arguments: Sequence[str]) -> LabCLI:
     Args:
         arguments: What follows ``fit`` on the command line.
     """
-    args, stem, origin = _resolve_configs("fit", list(arguments))
-    return _parse("fit", args, stem, origin)
+    return verbs.build("fit", list(arguments))
 
 
 def _of_parts(cli: LabCLI) -> str | None:
