@@ -29,7 +29,7 @@ LAB_A = (
     *("augmentation", "bias", "convolution", "decay", "depth", "dropout", "early_stopping", "initialisation"),
     *("last_layer", "loss", "momentum", "norm_penalty", "normalisation", "width"),
 )
-LAB_C = ("lenet", "momentum", "regularisers", "vgg13")
+LAB_C = ("lenet", "momentum", "regularisers", "vgg13", "vgg16", "vgg19")
 STUDIES = [
     "digits_dropout",
     *(f"lab_a/{name}" for name in LAB_A),
