@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import sys
 from argparse import RawDescriptionHelpFormatter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jsonargparse import ArgumentError, DefaultHelpFormatter
+from jsonargparse import ArgumentError, DefaultHelpFormatter, Namespace, _typehints
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -33,7 +35,7 @@ from lightning_lab.callbacks.pictures import Pictures
 from lightning_lab.callbacks.progress import Progress
 from lightning_lab.callbacks.record import RunRecord
 from lightning_lab.callbacks.safe_point import SafePoint, leave_signals
-from lightning_lab.class_names import CLASSES, full_class_paths
+from lightning_lab.class_names import CLASSES, check_classes, classes_first, full_class_paths, is_optimisation
 from lightning_lab.launcher import watch_processes
 from lightning_lab.loops.lean import use_lean_loop
 from lightning_lab.messages import explain
@@ -166,8 +168,10 @@ class LabCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; a mistake is told in one sentence."""
+        check_classes(args)
         try:
-            self.config = parser.parse_args(full_class_paths(args))
+            with _arguments_of_their_own():
+                self.config = parser.parse_args(classes_first(full_class_paths(args)))
         except ArgumentError as error:
             known = {key: list(module.__all__) for key, module in CLASSES.items()}
             known["optimizer"] = [name for name in torch.optim.__all__ if isinstance(getattr(torch.optim, name), type)]
@@ -289,6 +293,27 @@ class LabCLI(LightningCLI):
         compiles = [Compile()] if self.config.compile else []
         own = [NoiseStream(self.seed), EpochSoFar(), evaluation, self.safe_point, Pictures(run), self.record]
         return [*slots, *compiles, *own, *saves]
+
+
+@contextmanager
+def _arguments_of_their_own() -> Iterator[None]:
+    """Let an optimiser or a schedule that takes another one's place begin with its own defaults.
+
+    jsonargparse lends it the arguments of the one before whose names it knows: RMSprop would get SGD's momentum.
+    """
+    theirs = _typehints.discard_init_args_on_class_path_change
+
+    def discard(parser_or_action: Any, before: Any, now: Any) -> None:
+        if before and before.get("init_args") and before["class_path"] != now["class_path"]:
+            if is_optimisation(now["class_path"]):
+                before["init_args"] = Namespace()
+        theirs(parser_or_action, before, now)
+
+    _typehints.discard_init_args_on_class_path_change = discard
+    try:
+        yield
+    finally:
+        _typehints.discard_init_args_on_class_path_change = theirs
 
 
 def _innermost(error: BaseException) -> str:
