@@ -111,6 +111,15 @@ def test_weights_fit_the_net_built_by_hand_and_last_is_not_best(lab: Lab) -> Non
     assert not all(torch.equal(files["best"][key], files["last"][key]) for key in files["best"])
 
 
+def test_a_checkpoint_within_an_epoch_has_no_metric(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STOP", "on_train_batch_end:6")  # of four an epoch
+    assert lab(*FIT, "--trainer.callbacks+=support.Stop").code == 143
+    assert len(_rows()) == 1
+    assert lab(*WEIGHTS, "--which=last").code == 0
+    with safe_open(RUN / "last.safetensors", "pt") as file:
+        assert (file.metadata()["metric"], file.metadata()["step"]) == ("null", "6")
+
+
 def test_a_function_has_values_and_no_classes(lab: Lab) -> None:
     lab("fit", "--config=regression/mlp", *QUICK, "--run.name=one", "--lr_schedule=null")
     assert lab("export", str(RUN), "--format=torch_export").code == 0
