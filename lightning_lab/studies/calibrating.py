@@ -105,13 +105,15 @@ def _measure(cell: Cell, scratch: Path, warm: WarmProcess, threads: int) -> dict
         return next((line for line in reversed(lines) if line.strip()), f"it ended with exit code {code}")
     found: dict[str, Any] = json.loads(file.read_text())
     start_s = found.pop("started") - began
-    sizes = {path: path.stat().st_size for path in run.path.rglob("*") if path.is_file()}
-    older = sizes.pop(previous(run.last), 0)
+    # The run may have been long enough for a second generation of checkpoints, or not: the cells are.
+    older = [previous(path) for path in (run.best, run.last)]
+    files = [path for path in run.path.rglob("*") if path.is_file() and path not in older]
+    checkpoints = [path for path in (run.best, run.last) if path in files]
     return {
         "start_s": start_s,
         **found,
-        "bytes": sum(sizes.values()),
-        "last_bytes": sizes.get(run.last, older),
+        "bytes": sum(path.stat().st_size for path in files),
+        "older_bytes": sum(path.stat().st_size for path in checkpoints),
     }
 
 

@@ -31,8 +31,8 @@ class Cost:
         validation_s: Seconds of a whole validation.
         validations_per_epoch: How many of them an epoch has.
         epoch_end_s: Seconds between an epoch's last batch and the next epoch, without the validation.
-        bytes: Size of the run's folder after one epoch.
-        last_bytes: Size of the last checkpoint, of which two generations are kept.
+        bytes: Size of the run's folder after an epoch.
+        older_bytes: Size of the generations before of its checkpoints, which a run of several epochs has too.
     """
 
     start_s: float
@@ -43,7 +43,7 @@ class Cost:
     validations_per_epoch: float
     epoch_end_s: float
     bytes: float
-    last_bytes: float
+    older_bytes: float
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def read_calibration(study: Study, results: list[CellResult], folder: Path) -> C
         return None
     cells = {result.cell.arm: result.cell for result in results}
     seconds = {arm: training_s(cost, *extent(cells[arm], study.budget)) for arm, cost in costs.items()}
-    sizes = {arm: cost.bytes + cost.last_bytes for arm, cost in costs.items()}
+    sizes = {arm: cost.bytes + cost.older_bytes for arm, cost in costs.items()}
     # What is decoded once and kept makes the first start a long one.
     start_s = min(cost.start_s for cost in costs.values())
     return Calibrated(seconds, sizes, start_s, f"{known['machine']}, {known['time'][:16].replace('T', ' ')} UTC")

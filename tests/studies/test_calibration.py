@@ -21,7 +21,7 @@ from lightning_lab.studies.design import Study, cells_of
 #: 100 batches of 10 ms, a validation of 0.5 s, 0.1 s for the files: 1.6 s an epoch.
 COST = Cost(
     start_s=2.0, step_s=0.01, steps_per_epoch=100, steps_per_update=1, validation_s=0.5, validations_per_epoch=1,
-    epoch_end_s=0.1, bytes=3_000_000, last_bytes=1_000_000,
+    epoch_end_s=0.1, bytes=3_000_000, older_bytes=1_000_000,
 )  # fmt: skip
 
 
@@ -180,7 +180,7 @@ def test_two_arms_are_tried_for_seconds_and_nothing_else_is_left(
         assert 0 < cost["validation_s"] < 10
         assert 0 < cost["epoch_end_s"] < 10
         assert 0 < cost["start_s"] < 100
-        assert 100_000 < cost["last_bytes"] < cost["bytes"] < 10_000_000
+        assert 200_000 < cost["older_bytes"] < cost["bytes"] < 10_000_000
     assert lab("study", "plan", "study.yaml").out == answer.out
 
 
