@@ -1,22 +1,29 @@
-"""Cells on Dask: a real scheduler and two workers as processes of their own, which are killed; crashes; stopping."""
+"""Cells in processes: by themselves, together, and on a cluster of this process; crashes; stopping."""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lightning_lab.rehearsal.result import compare, result_of
 from lightning_lab.runs.directory import RunDirectory
-from lightning_lab.studies.attempts import close_warm_processes, run_cell
+from lightning_lab.runs.lock import OWNER
+from lightning_lab.studies import attempts
+from lightning_lab.studies.attempts import close_warm_processes, run_cell, run_orders
 from lightning_lab.studies.execution import cluster, submit
-from lightning_lab.studies.orders import BAD_INPUT, Order, Outcome
+from lightning_lab.studies.orders import BAD_INPUT, Order, Outcome, last_line
+from lightning_lab.studies.warm import WarmProcess
 
 FIT = ("--config=digits/mlp", "--trainer.accelerator=cpu", "--lr_schedule=null", "--run.threads=1")
 
@@ -26,9 +33,11 @@ def order(logs: Path, name: str, *arguments: str, epochs: int = 1) -> Order:
     return Order((*FIT, *place, *arguments), str(logs / "study" / name), str(logs), str(logs / "study"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def warm() -> Iterator[None]:
-    """One warm process for the test, closed at its end."""
+    """The warm process of this thread, which serves the tests one after the other."""
+    attempts._own.process = WarmProcess()
+    attempts._all.append(attempts._own.process)
     yield
     close_warm_processes()
 
@@ -113,6 +122,21 @@ def test_a_warm_process_whose_master_is_gone_lets_its_command_save(tmp_path: Pat
     assert run.read_summary()["status"] == "interrupted"
 
 
+@contextmanager
+def meanwhile(act: Callable[[], object], *, upon: Path) -> Iterator[None]:
+    """Do something while a cell trains, soon after a file is there."""
+
+    def wait() -> None:
+        wait_for(upon)
+        time.sleep(0.7)
+        act()
+
+    with ThreadPoolExecutor(1) as thread:
+        done = thread.submit(wait)
+        yield
+        done.result()
+
+
 def wait_for(path: Path, seconds: float = 60) -> None:
     until = time.monotonic() + seconds
     while not path.exists():
@@ -120,78 +144,116 @@ def wait_for(path: Path, seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
-# --- a cluster of processes ---
-
-CLIENT = """
-import json, sys
-from pathlib import Path
-from lightning_lab.studies.execution import Order, cluster, submit
-
-if __name__ == "__main__":
-    orders = [Order(**one) for one in json.loads(Path(sys.argv[2]).read_text())]
-    with cluster(sys.argv[1], jobs=1, gpus=0, per_gpu=1) as client:
-        for future, order in submit(client, orders).items():
-            outcome = future.result()
-            print(Path(order.directory).name, outcome.code, outcome.attempts, outcome.worker, flush=True)
-"""
-
-
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[list[subprocess.Popen[str]]]:
-    """A scheduler and two workers; more can be added, and all end with the test."""
-    started: list[subprocess.Popen[str]] = []
-    where = tmp_path / "scheduler.json"
-    common = ["--scheduler-file", str(where), "--no-dashboard", "--host", "127.0.0.1"]
-    started.append(dask("dask_scheduler", *common, "--port", "0"))
-    wait_for(where)
-    started += [dask("dask_worker", *common, "--no-nanny", "--nthreads", "1") for _ in range(2)]
-    yield started
-    for process in reversed(started):
-        process.kill()
-        process.wait()
-
-
-def dask(module: str, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", f"distributed.cli.{module}", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
+@pytest.mark.usefixtures("warm")
+def test_a_killed_warm_process_costs_its_cell_an_attempt(tmp_path: Path) -> None:
+    one = order(tmp_path, "cell", epochs=60)
+    run = RunDirectory(Path(one.directory))
+    with meanwhile(attempts._own.process._process.kill, upon=run.last):
+        outcome = run_cell(one)
+    assert (outcome.code, outcome.attempts) == (0, 2)
+    assert "Stopped by SIGTERM. Continue it with" in one.log.read_text()  # its child has noticed
+    assert f"Continuing {run.path} from its last checkpoint." in one.log.read_text()
+    assert [row["epoch"] for row in run.read_metrics()] == list(range(1, 61))
 
 
 @pytest.mark.slow
-def test_a_killed_worker_and_a_killed_client_cost_nothing(
-    tmp_path: Path, processes: list[subprocess.Popen[str]]
-) -> None:
-    epochs = 40
-    orders = [
-        order(tmp_path, f"cell{seed}", f"--seed_everything={seed}", "--data.batch_size=8", epochs=epochs)
-        for seed in range(4)
-    ]
-    address = json.loads((tmp_path / "scheduler.json").read_text())["address"]
-    (tmp_path / "orders.json").write_text(json.dumps([vars(one) for one in orders]))
-    client = [sys.executable, "-c", CLIENT, address, str(tmp_path / "orders.json")]
-    first = subprocess.Popen(client, stdout=subprocess.PIPE, text=True)
+def test_a_cell_of_two_processes_is_a_process_of_its_own(tmp_path: Path) -> None:
+    two = ("--config=trainer/ddp_cpu2", "--trainer.limit_train_batches=3")
+    one = replace(order(tmp_path, "cell", *two), warm=False)
+    outcome = run_cell(one)
+    assert (outcome.code, outcome.attempts) == (0, 1), one.log.read_text()
+    (row,) = RunDirectory(Path(one.directory)).read_metrics()
+    assert {"val/loss/rank0", "val/loss/rank1"} <= set(row)
+
+
+# --- cells that are trained together ---
+
+
+def owner(one: Order) -> int:
+    """The process that has the cell's lock."""
+    path = Path(one.directory) / OWNER
+    wait_for(path)
+    return int(json.loads(path.read_text())["pid"])
+
+
+def seeds(logs: Path, *arguments: str, epochs: int) -> list[Order]:
+    return [order(logs, f"cell{seed}", f"--seed_everything={seed}", *arguments, epochs=epochs) for seed in range(3)]
+
+
+@pytest.mark.usefixtures("warm")
+def test_cells_that_are_trained_together_each_have_record_log_and_outcome(tmp_path: Path) -> None:
+    orders = seeds(tmp_path, "--model.optimizer.lr=0.01", epochs=2)
+    outcomes = run_orders(orders)
+    assert [(one.code, one.attempts) for one in outcomes if one is not None] == [(0, 1)] * 3
+    assert len({one.wall_s for one in outcomes if one is not None}) == 1  # a third each
+    for index, one in enumerate(orders):
+        environment = RunDirectory(Path(one.directory)).read_environment()
+        assert environment["replicates"] == {"count": 3, "index": index, "seeds": [0, 1, 2]}
+        assert environment["command"][1:] == ["lightning-lab", "fit", *one.arguments]
+        assert json.loads(one.outcome.read_text())["code"] == 0
+        text = one.log.read_text()
+        assert text.count("completed: 2 epochs") == 1
+        assert f"record: {one.directory}" in text
+    assert orders[0].together_log.read_text() == "Trained together: ended.\n"
+    alone = order(tmp_path / "alone", "cell1", "--seed_everything=1", "--model.optimizer.lr=0.01", epochs=2)
+    assert run_cell(alone).code == 0
+    ours, theirs = (RunDirectory(Path(one.directory)).read_metrics() for one in (orders[1], alone))
+    assert [row["val/loss"] for row in ours] == pytest.approx([row["val/loss"] for row in theirs], rel=1e-3)
+    # Again, for example because the worker was lost after they had ended: nothing is trained.
+    assert [(one.code, one.attempts) for one in run_orders(orders) if one is not None] == [(0, 0)] * 3
+
+
+@pytest.mark.usefixtures("warm")
+def test_what_cannot_be_trained_together_is_left_to_be_run_one_by_one(tmp_path: Path) -> None:
+    orders = seeds(tmp_path, "--model.net.normalisation=batch", epochs=1)
+    assert run_orders(orders) == [None] * 3
+    assert "cannot be trained as replicates: batch norm keeps running means" in last_line(orders[0].together_log)
+    assert not any(Path(one.directory).exists() or one.outcome.exists() for one in orders)
+    bad = seeds(tmp_path, "--model.net.dropout=7", epochs=1)
+    assert run_orders(bad) == [None] * 3
+    assert "`dropout` must be in [0, 1), got 7" in last_line(bad[0].together_log)
+
+
+@pytest.mark.usefixtures("warm")
+def test_one_that_diverges_or_cannot_begin_leaves_the_others(tmp_path: Path) -> None:
+    orders = seeds(tmp_path, "--model.optimizer.lr=1e30", epochs=1)
+    Path(orders[1].directory).parent.mkdir(parents=True)
+    Path(orders[1].directory).write_text("a file where the run's folder should be")
+    outcomes = run_orders(orders)
+    assert [one and one.code for one in outcomes] == [4, None, 4]
+    assert run_cell(orders[1]).code == BAD_INPUT
+    assert "is a file. Choose another --run.name." in last_line(orders[1].log)
+
+
+@pytest.mark.usefixtures("warm")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_crash_of_all_leaves_them_to_be_run_one_by_one(number: int, tmp_path: Path) -> None:
+    orders = seeds(tmp_path, epochs=400)
+    with meanwhile(lambda: os.kill(owner(orders[0]), number), upon=RunDirectory(Path(orders[2].directory)).environment):
+        assert run_orders(orders) == [None] * 3
+    assert last_line(orders[0].together_log) == f"Trained together: signal {number}."
+    assert all(one.begins for one in orders)  # within half a minute nothing was kept
+
+
+@pytest.mark.usefixtures("warm")
+def test_the_stop_file_lets_all_save_and_each_goes_on_by_itself(tmp_path: Path) -> None:
+    orders = seeds(tmp_path, "--model.optimizer.lr=0.01", epochs=120)
+    with meanwhile(orders[0].stop.touch, upon=RunDirectory(Path(orders[2].directory)).environment):
+        outcomes = run_orders(orders)
+    assert [(one.code, one.attempts) for one in outcomes if one is not None] == [(143, 1)] * 3
     runs = [RunDirectory(Path(one.directory)) for one in orders]
-    for run in runs[:2]:  # one cell on each worker
-        wait_for(run.metrics)
-    processes[1].kill()  # SIGKILL
-    time.sleep(1)
-    first.kill()
-    first.communicate()
-    assert any(run.read_summary().get("status") != "completed" for run in runs)
-    second = subprocess.run(client, capture_output=True, text=True, timeout=240, check=True)
-    ended = [line.split() for line in second.stdout.splitlines()]
-    assert sorted(line[0] for line in ended) == [f"cell{seed}" for seed in range(4)]
-    assert {line[1] for line in ended} == {"0"}
-    assert len({line[3] for line in ended}) == 1  # one worker is left
-    print(f"{len(ended)} cells, each once; attempts of the second client: {[line[2] for line in ended]}")
-    for run in runs:
-        assert [row["epoch"] for row in run.read_metrics()] == list(range(1, epochs + 1))
-    continued = [one for one in orders if "Continuing " in one.log.read_text()]
-    assert continued
-    seed = next(one for one in continued[0].arguments if one.startswith("--seed_everything"))
-    alone = order(tmp_path / "alone", "one", seed, "--data.batch_size=8", epochs=epochs)
-    subprocess.run([sys.executable, "-m", "lightning_lab", "fit", *alone.arguments], check=True, capture_output=True)
-    whole, resumed = (result_of(RunDirectory(Path(one.directory))) for one in (alone, continued[0]))
-    assert compare(whole, resumed) == ()
+    assert [run.read_summary()["status"] for run in runs] == ["interrupted"] * 3
+    before = [run.read_metrics() for run in runs]
+    assert 0 < len(before[0]) < 120
+    assert {len(rows) for rows in before} == {len(before[0])}
+    orders[0].stop.unlink()
+    assert run_orders(orders) == [None] * 3
+    assert last_line(orders[0].together_log) == "They have begun already."
+    assert run_cell(orders[1]).code == 0
+    after = runs[1].read_metrics()
+    assert after[: len(before[1])] == before[1]  # not trained again
+    assert [row["epoch"] for row in after] == list(range(1, 121))
+    assert f"Continuing {runs[1].path} from its last checkpoint." in orders[1].log.read_text()
 
 
 # --- a cluster of this process ---
