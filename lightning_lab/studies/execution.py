@@ -21,8 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from lightning_lab.runs.files import write_json
+from lightning_lab.runs.inherited import own_environment
 from lightning_lab.runs.lock import is_locked
+from lightning_lab.studies.connection import connected
 from lightning_lab.studies.warm import WarmProcess
+from lightning_lab.studies.worker import hand_back, is_leaving
 
 #: Exit codes of `fit`: it was stopped and can go on; it is over; no repetition would help.
 PRE_EMPTED, OVER, BAD_INPUT = (130, 143), (0, 4), 2
@@ -92,17 +95,21 @@ def run_cell(order: Order) -> Outcome:
         order: The cell.
     """
     started = time.monotonic()
+    hand_back(order.study)
     order.log.parent.mkdir(parents=True, exist_ok=True)
     worker = f"{platform.node()}:{os.getpid()}"
     attempts = crashes = stops = 0
     while True:
         # The process of a worker that was lost may still be saving.
-        while is_locked(Path(order.directory)) and not order.stop.exists():
+        while is_locked(Path(order.directory)) and not _is_to_stop(order):
             time.sleep(_LOCK_S)
         if order.stop.exists():
             return Outcome(PRE_EMPTED[1], attempts, time.monotonic() - started, worker)
+        hand_back(order.study)
         attempts += 1
         code = _attempt(order)
+        if code not in OVER:
+            hand_back(order.study)
         stops += code in PRE_EMPTED
         crashes += code not in (*PRE_EMPTED, *OVER, BAD_INPUT)
         stopped = code in PRE_EMPTED and (order.stop.exists() or stops >= STOPS)
@@ -112,6 +119,10 @@ def run_cell(order: Order) -> Outcome:
             return outcome
 
 
+def _is_to_stop(order: Order) -> bool:
+    return order.stop.exists() or is_leaving()
+
+
 def _attempt(order: Order) -> int:
     command = ["fit", *order.arguments]
     variables = _variables()
@@ -119,10 +130,11 @@ def _attempt(order: Order) -> int:
         with order.log.open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "lightning_lab", *command],
-                cwd=order.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **variables},
+                cwd=order.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env={**own_environment(os.environ), **variables},
             )  # fmt: skip
             while process.poll() is None:
-                if order.stop.exists():
+                if _is_to_stop(order):
                     process.terminate()
                     return process.wait()
                 time.sleep(_LOCK_S)
@@ -133,7 +145,7 @@ def _attempt(order: Order) -> int:
         _all.append(warm)
     try:
         warm.start(command, folder=Path(order.folder), log=order.log, variables=variables)
-        return int(warm.wait(order.stop.exists))
+        return int(warm.wait(lambda: _is_to_stop(order)))
     except (BrokenPipeError, json.JSONDecodeError):
         _own.process = None  # out of memory, perhaps: the next attempt gets a new one
         return 1
@@ -151,7 +163,7 @@ def _variables() -> dict[str, str]:
 
 
 @contextmanager
-def cluster(address: str | None, *, jobs: int, gpus: int, per_gpu: int) -> Iterator[Any]:
+def cluster(address: str | None, *, jobs: int, gpus: int, per_gpu: int, study: Path | None = None) -> Iterator[Any]:
     """Connect to a cluster, or make one on this machine.
 
     Args:
@@ -159,9 +171,14 @@ def cluster(address: str | None, *, jobs: int, gpus: int, per_gpu: int) -> Itera
         jobs: How many cells run at once on a cluster made here without GPUs.
         gpus: How many GPUs a cluster made here has; each gets a worker.
         per_gpu: How many cells share a GPU.
+        study: The study's folder, locked here, which the workers at an address must see.
 
     Yields:
         The Dask client.
+
+    Raises:
+        InputError: If nothing answers at the address, or its workers cannot take part.
+        LostProcessError: If the scheduler at the address is lost.
     """
     import dask
     from distributed import Client, Scheduler, SpecCluster, Worker
@@ -169,15 +186,15 @@ def cluster(address: str | None, *, jobs: int, gpus: int, per_gpu: int) -> Itera
     # A cell that takes its worker down again and again is stopped by its own count of crashes, not by Dask's.
     dask.config.set({"distributed.scheduler.allowed-failures": 100})
     if address is not None:
-        with Client(address, timeout="30s") as client:  # type: ignore[no-untyped-call]
+        with connected(address, study=study) as client:
             yield client
         return
     # Workers of this process: they wait for the cells, and processes of their own would only cost their imports.
-    here = {"cls": Scheduler, "options": {"dashboard": False, "protocol": "inproc"}}
+    # Each has a server for HTTP all the same, by default on all interfaces.
+    http = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    here = {"cls": Scheduler, "options": {**http, "protocol": "inproc"}}
     threads = {f"gpu-{index}": per_gpu for index in range(gpus)} or {"processor": jobs}
-    workers = {
-        name: {"cls": Worker, "options": {"nthreads": count, "dashboard": False}} for name, count in threads.items()
-    }
+    workers = {name: {"cls": Worker, "options": {**http, "nthreads": count}} for name, count in threads.items()}
     local = SpecCluster(scheduler=here, workers=workers, silence_logs="ERROR")  # type: ignore[no-untyped-call]
     try:
         with local, Client(local) as client:  # type: ignore[no-untyped-call]

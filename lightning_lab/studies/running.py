@@ -108,7 +108,7 @@ def run_study(
         orders = [_order(study, cell, folder, threads) for cell in todo]
         orders[0].stop.unlink(missing_ok=True)
         jobs = jobs or _jobs(len(todo))
-        with cluster(scheduler, jobs=jobs, gpus=gpus, per_gpu=per_gpu) as client:
+        with cluster(scheduler, jobs=jobs, gpus=gpus, per_gpu=per_gpu, study=folder) as client:
             outcomes = _watch(submit(client, orders), orders, todo, study)
     finally:
         lock.release()

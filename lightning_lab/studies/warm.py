@@ -21,6 +21,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning_lab.runs.inherited import own_environment
+
 #: What a child gets to save and leave, once nobody waits for it.
 GRACE_S = 10.0
 _POLL_S = 0.05
@@ -34,8 +36,9 @@ class WarmProcess:
     def __init__(self) -> None:
         command = [sys.executable, "-m", __name__]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-        )
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+            env=own_environment(os.environ),
+        )  # fmt: skip
 
     @property
     def lives(self) -> bool:
