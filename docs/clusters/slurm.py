@@ -1,4 +1,4 @@
-"""Run a study on workers that SLURM starts, one job each:  python slurm.py my_study.yaml
+"""Run a study on workers that SLURM starts, one job each, with `python slurm.py my_study.yaml`.
 
 Needs `pip install dask-jobqueue`. The scheduler is in this process, so run it where it may stay: on a login node in
 tmux, or in a job of its own. Jobs that reach their time limit are replaced.

@@ -148,11 +148,7 @@ class _Workers:
         found = self._client.run(
             shortcomings, str(self._study.absolute()), str(Path.cwd()), workers=list(workers), on_error="return"
         )
-        return {
-            name: [f"could not be asked: {_first_line(answer)}"] if isinstance(answer, Exception) else answer
-            for name, answer in found.items()
-            if answer
-        }
+        return {name: _faults(answer) for name, answer in found.items() if answer}
 
 
 def changes(before: Mapping[str, int], now: Mapping[str, int]) -> str:
@@ -225,6 +221,12 @@ def _refuse(address: str, who: str, unfit: Mapping[str, Sequence[str]]) -> None:
         f"`scheduler` {address}: {who} cannot take part.\n" + "\n".join(lines) + "\nMend or stop them, then repeat the "
         "command; docs/clusters.md says what all machines need."
     )
+
+
+def _faults(answer: list[str] | Exception) -> list[str]:
+    if isinstance(answer, Exception):
+        return [f"cannot be asked ({_first_line(answer)}): install the same lightning_lab everywhere"]
+    return answer
 
 
 def _first_line(error: BaseException) -> str:
