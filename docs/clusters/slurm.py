@@ -6,6 +6,7 @@ tmux, or in a job of its own. Jobs that reach their time limit are replaced.
 
 import subprocess
 import sys
+from contextlib import suppress
 
 from dask_jobqueue import SLURMCluster
 
@@ -32,4 +33,8 @@ if __name__ == "__main__":
     ) as cluster:
         cluster.adapt(minimum_jobs=JOBS, maximum_jobs=JOBS)
         command = [sys.executable, "-m", "lightning_lab", "study", "run", *sys.argv[1:]]
-        sys.exit(subprocess.call([*command, "--scheduler", cluster.scheduler_address]))
+        with subprocess.Popen([*command, "--scheduler", cluster.scheduler_address]) as study:
+            while study.poll() is None:
+                with suppress(KeyboardInterrupt):  # the study hears Ctrl-C too, and its cells need their jobs to save
+                    study.wait()
+    sys.exit(study.returncode)

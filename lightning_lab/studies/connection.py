@@ -16,7 +16,7 @@ from typing import Any
 
 from lightning_lab.runs.errors import InputError, LostProcessError
 from lightning_lab.runs.terminal import say
-from lightning_lab.studies.worker import shortcomings
+from lightning_lab.studies.worker import is_leaving, shortcomings
 
 #: How long the scheduler may take to answer.
 CONNECT_S = 20
@@ -51,7 +51,7 @@ def connected(address: str, *, study: Path | None) -> Iterator[Any]:
         try:
             _allow_failures(client)
             here = _versions_here()
-            _refuse(address, "The scheduler", _other_versions({address: _scheduler_versions(client)}, here))
+            _refuse(address, "The scheduler", _scheduler_faults(client, address, here))
             workers = _Workers(client, address, study, here)
             workers.wait()
             workers.check()
@@ -184,12 +184,17 @@ def _versions_here() -> dict[str, str]:
     return _plain(get_versions(packages=PACKAGES)["packages"])
 
 
-def _scheduler_versions(client: Any) -> Mapping[str, Any]:
+def _scheduler_faults(client: Any, address: str, here: Mapping[str, str]) -> dict[str, list[str]]:
     from distributed.versions import get_versions
 
-    # The scheduler computes nothing: it needs Dask and this package alone.
-    found: Mapping[str, Any] = client.run_on_scheduler(get_versions)["packages"]
-    return {name: found[name] for name in ("distributed", "dask", "python")}
+    packages = client.run_on_scheduler(get_versions, packages=PACKAGES)["packages"]
+    # It trains nothing, but reads what is submitted, which names this package.
+    packages = {name: packages[name] for name in packages if name not in ("torch", "lightning")}
+    try:
+        client.run_on_scheduler(is_leaving)
+    except Exception as error:
+        return {address: _faults(error)}
+    return _other_versions({address: packages}, here)
 
 
 def _plain(packages: Mapping[str, str | None]) -> dict[str, str]:

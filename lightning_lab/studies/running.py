@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import statistics
 import sys
 import time
@@ -154,6 +155,8 @@ def _tell(cell: Cell, outcome: Outcome, study: Study, count: int, total: int, le
 def _failure(outcome: Outcome) -> str:
     if outcome.code == BAD_INPUT:
         return "failed: bad input"
+    if outcome.code == -signal.SIGKILL:
+        return "failed: killed (signal 9), as by a system out of memory"
     return f"failed: signal {-outcome.code}" if outcome.code < 0 else f"failed: exit code {outcome.code}"
 
 

@@ -203,11 +203,24 @@ def test_workers_that_do_not_see_the_folder_are_refused(dask: DaskProcesses, tmp
         pytest.fail("connected")
 
 
+def _without_studies(folder: Path) -> dict[str, str]:
+    (folder / "lightning_lab").mkdir(parents=True)
+    (folder / "lightning_lab" / "__init__.py").write_text('__version__ = "0.0.1"\n')
+    return {"PYTHONPATH": str(folder)}
+
+
+def test_a_scheduler_with_another_lightning_lab_is_refused(study: Path, tmp_path: Path) -> None:
+    told = r"The scheduler cannot take part\.\n  .*: cannot be asked .*: install the same lightning_lab everywhere"
+    with (
+        dask_processes(tmp_path / "dask", _without_studies(tmp_path / "other")) as dask,
+        pytest.raises(InputError, match=told),
+        connected(dask.address, study=study),
+    ):
+        pytest.fail("connected")
+
+
 def test_a_worker_with_another_lightning_lab_is_refused(dask: DaskProcesses, study: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other" / "lightning_lab"
-    other.mkdir(parents=True)
-    (other / "__init__.py").write_text('__version__ = "0.0.1"\n')
-    dask.add_worker({"PYTHONPATH": str(other.parent)})
+    dask.add_worker(_without_studies(tmp_path / "other"))
     told = "cannot be asked .*No module named 'lightning_lab.studies'.*: install the same lightning_lab everywhere"
     with pytest.raises(InputError, match=told), connected(dask.address, study=study):
         pytest.fail("connected")
