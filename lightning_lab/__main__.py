@@ -46,7 +46,7 @@ def main(args: list[str]) -> int:
     if args[0] in ("--version", "-V"):
         print(f"lightning-lab {__version__}")
         return 0
-    from lightning_lab.runs.errors import InputError, Stopped, unknown
+    from lightning_lab.runs.errors import InputError, LostProcessError, Stopped, unknown
 
     words = 2 if " ".join(args[:2]) in _VERBS else 1
     verb, rest = " ".join(args[:words]), args[words:]
@@ -60,6 +60,9 @@ def main(args: list[str]) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except LostProcessError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except Stopped as stop:
         return 128 + stop.number
     except KeyboardInterrupt:

@@ -118,6 +118,8 @@ def quieten() -> None:
         warnings.filterwarnings("ignore", "The `srun` command is available on your system but is not used")
     # Continuing in the run's own folder is what the folder is for.
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+    # Said wherever SLURM is installed; a run of one process needs no `srun`.
+    warnings.filterwarnings("ignore", "The `srun` command is available")
     # Lightning 2.6 calls what torch 2.15 deprecates; nothing of ours.
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
     # The values that tasks log were added up over all processes by torchmetrics already.

@@ -19,11 +19,9 @@ from pathlib import Path
 import torch
 
 from lightning_lab.runs.directory import FINISHED, RunDirectory
+from lightning_lab.runs.inherited import own_environment
 
 _HEARTBEAT = "lightning_lab.rehearsal.heartbeat.Heartbeat"
-#: What a run must not inherit: another run's folder, and a place among the processes of another launcher.
-_FOREIGN = ("LIGHTNING_LAB_RUN", "LIGHTNING_LAB_FIRST_PROCESS", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
-_FOREIGN_PREFIXES = ("SLURM_", "TORCHELASTIC_", "GROUP_", "ROLE_", "MASTER_")
 #: How much of a failed run's output is told.
 _OUTPUT_CHARACTERS = 2000
 
@@ -141,11 +139,7 @@ class Rehearsal:
 
     def _environment(self, rank: int, port: int) -> dict[str, str]:
         # Of this moment: the process that is forked from has that of its own start.
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if name not in _FOREIGN and not name.startswith(_FOREIGN_PREFIXES)
-        }
+        inherited = own_environment(os.environ)
         own = {} if self.threads is None else {"OMP_NUM_THREADS": str(self.threads)}
         if self.processes > 1:
             own |= {

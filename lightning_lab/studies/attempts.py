@@ -19,9 +19,11 @@ from pathlib import Path
 
 from lightning_lab.runs.directory import RunDirectory
 from lightning_lab.runs.files import write_json
+from lightning_lab.runs.inherited import own_environment
 from lightning_lab.runs.lock import is_locked
 from lightning_lab.studies.orders import BAD_INPUT, OVER, PRE_EMPTED, Order, Outcome
 from lightning_lab.studies.warm import WarmProcess
+from lightning_lab.studies.worker import hand_back, is_leaving
 
 #: How often a cell that crashes is tried, and one that is stopped from outside.
 CRASHES, STOPS = 2, 50
@@ -40,6 +42,7 @@ def run_orders(orders: Sequence[Order]) -> list[Outcome | None]:
     Returns:
         How each ended; None for one that is to be run by itself.
     """
+    hand_back(orders[0].study)
     return [run_cell(orders[0])] if len(orders) == 1 else run_together(orders)
 
 
@@ -56,9 +59,12 @@ def run_cell(order: Order) -> Outcome:
         _wait_for_locks([order])
         if order.stop.exists():
             return Outcome(PRE_EMPTED[1], attempts, time.monotonic() - started, _worker())
+        hand_back(order.study)
         order.outcome.unlink(missing_ok=True)  # of an earlier command: it would tell of this one
         attempts += 1
         code = _attempt(order)
+        if code not in OVER:
+            hand_back(order.study)
         stops += code in PRE_EMPTED
         crashes += code not in (*PRE_EMPTED, *OVER, BAD_INPUT)
         stopped = code in PRE_EMPTED and (order.stop.exists() or stops >= STOPS)
@@ -87,8 +93,10 @@ def run_together(orders: Sequence[Order]) -> list[Outcome | None]:
         commands = [(["fit", *order.arguments], order.log) for order in fresh]
         code = _in_warm_process(
             lambda warm: warm.start_together(commands, folder=Path(orders[0].folder), log=log, variables=_variables()),
-            orders[0].stop,
+            orders[0],
         )
+        if code not in OVER:
+            hand_back(orders[0].study)
         if code != BAD_INPUT:  # which has said why; its last line says why cells are run one by one
             _append(log, f"Trained together: {Outcome(code, 1, 0, '').failure or 'ended'}.")
     else:
@@ -123,7 +131,7 @@ def _keep(order: Order, outcome: Outcome) -> Outcome:
 
 def _wait_for_locks(orders: Sequence[Order]) -> None:
     # The process of a worker that was lost may still be saving.
-    while any(is_locked(Path(order.directory)) for order in orders) and not orders[0].stop.exists():
+    while any(is_locked(Path(order.directory)) for order in orders) and not _is_to_stop(orders[0]):
         time.sleep(_LOCK_S)
 
 
@@ -132,33 +140,37 @@ def _attempt(order: Order) -> int:
     if order.warm:
         return _in_warm_process(
             lambda warm: warm.start(command, folder=Path(order.folder), log=order.log, variables=_variables()),
-            order.stop,
+            order,
         )
     with order.log.open("ab") as log:
         # Out of reach of Ctrl-C in a terminal, as the warm processes are: it is stopped by the stop file.
         process = subprocess.Popen(
             [sys.executable, "-m", "lightning_lab", *command], cwd=order.folder, stdin=subprocess.DEVNULL,
-            stdout=log, stderr=log, env={**os.environ, **_variables()}, start_new_session=True,
+            stdout=log, stderr=log, env={**own_environment(os.environ), **_variables()}, start_new_session=True,
         )  # fmt: skip
         while process.poll() is None:
-            if order.stop.exists():
+            if _is_to_stop(order):
                 process.terminate()
                 return process.wait()
             time.sleep(_LOCK_S)
         return int(process.returncode)
 
 
-def _in_warm_process(start: Callable[[WarmProcess], object], stop: Path) -> int:
+def _in_warm_process(start: Callable[[WarmProcess], object], order: Order) -> int:
     warm = getattr(_own, "process", None)
     if warm is None or not warm.lives:
         warm = _own.process = WarmProcess()
         _all.append(warm)
     try:
         start(warm)
-        return int(warm.wait(stop.exists))
+        return int(warm.wait(lambda: _is_to_stop(order)))
     except (BrokenPipeError, json.JSONDecodeError):
         _own.process = None  # out of memory, perhaps: the next attempt gets a new one
         return 1
+
+
+def _is_to_stop(order: Order) -> bool:
+    return order.stop.exists() or is_leaving()
 
 
 def _worker() -> str:

@@ -16,15 +16,15 @@ from typing import Any
 
 from lightning_lab.runs.errors import InputError
 from lightning_lab.studies.attempts import close_warm_processes, run_orders
+from lightning_lab.studies.connection import connected
 from lightning_lab.studies.orders import Order, Outcome
 
 #: What a cell needs at the least, so that not more are started than fit into the memory.
 _CELL_BYTES = 1.5 * 2**30
-_CONNECT_S = 30
 
 
 @contextmanager
-def cluster(address: str | None, *, jobs: int, gpus: int, per_gpu: int) -> Iterator[Any]:
+def cluster(address: str | None, *, jobs: int, gpus: int, per_gpu: int, study: Path | None = None) -> Iterator[Any]:
     """Connect to a cluster, or make one on this machine.
 
     Args:
@@ -32,12 +32,14 @@ def cluster(address: str | None, *, jobs: int, gpus: int, per_gpu: int) -> Itera
         jobs: How many cells run at once on a cluster made here without GPUs.
         gpus: How many GPUs a cluster made here has; each gets a worker.
         per_gpu: How many cells share a GPU.
+        study: The study's folder, locked here, which the workers at an address must see.
 
     Yields:
         The Dask client.
 
     Raises:
-        InputError: If nothing answers at the address.
+        InputError: If nothing answers at the address, or its workers cannot take part.
+        LostProcessError: If the scheduler at the address is lost.
     """
     import dask
     from distributed import Client, Scheduler, SpecCluster, Worker
@@ -45,7 +47,7 @@ def cluster(address: str | None, *, jobs: int, gpus: int, per_gpu: int) -> Itera
     # A cell that takes its worker down again and again is stopped by its own count of crashes, not by Dask's.
     dask.config.set({"distributed.scheduler.allowed-failures": 100})
     if address is not None:
-        with _connect(address) as client:
+        with connected(address, study=study) as client:
             yield client
         return
     # Workers of this process: they wait for the cells, and processes of their own would only cost their imports.
@@ -93,17 +95,15 @@ def outcomes_of(future: Any) -> list[Outcome | None]:
         future: One of Dask's that is done.
 
     Raises:
-        InputError: If the scheduler was lost, or the worker could not even begin.
+        InputError: If the worker could not even begin.
     """
-    from distributed import CancelledError
+    from distributed import CancelledError, KilledWorker
+    from distributed.comm.core import CommClosedError
 
     try:
         return list(future.result())
-    except CancelledError as error:
-        raise InputError(
-            "The Dask scheduler was lost. The cells that run save and stop with their workers. Start the cluster "
-            "again; the same command goes on."
-        ) from error
+    except (CancelledError, KilledWorker, CommClosedError):
+        raise  # the connection tells it
     except Exception as error:
         raise InputError(
             f"A worker could not run a cell: {type(error).__name__}: {error}. All machines need the same lightning_lab "
@@ -120,15 +120,3 @@ def most_jobs(most: int) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else float("inf")
     return max(1, min(cores, int(min(memory / _CELL_BYTES, 1e6)), most))
-
-
-def _connect(address: str) -> Any:
-    from distributed import Client
-
-    try:
-        return Client(address, timeout=f"{_CONNECT_S}s")  # type: ignore[no-untyped-call]
-    except (OSError, ValueError) as error:  # no answer, and no address
-        raise InputError(
-            f"No Dask scheduler answers at `scheduler` {address} ({error}). Start one (`dask scheduler`), or leave "
-            "--scheduler out to run on this machine."
-        ) from error

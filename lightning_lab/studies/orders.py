@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,8 @@ class Outcome:
             return None
         if self.code == BAD_INPUT:
             return "bad input"
+        if self.code == -signal.SIGKILL:
+            return "killed (signal 9), as by a system out of memory"
         return f"signal {-self.code}" if self.code < 0 else f"exit code {self.code}"
 
 

@@ -122,6 +122,7 @@ def run_study(
         KeyboardInterrupt: If it was stopped by SIGINT, when the cells have saved.
         Stopped: The same by SIGTERM.
         InputError: If another process runs it, the folder cannot be written, or no scheduler answers.
+        LostProcessError: If the scheduler is lost.
     """
     left = [result for result in results if not result.done]
     todo = [result.cell for result in left]
@@ -143,8 +144,8 @@ def run_study(
         groups = groups_of(study, left, orders) if stacks and not gpus else [(order,) for order in orders]
         _announce(groups, orders, todo)
         orders[0].stop.unlink(missing_ok=True)
-        with cluster(scheduler, jobs=jobs or most_jobs(len(todo)), gpus=gpus, per_gpu=per_gpu) as client:
-            if scheduler is not None and not has_worker_with(resources or {}, client):
+        with cluster(scheduler, jobs=jobs or most_jobs(len(todo)), gpus=gpus, per_gpu=per_gpu, study=folder) as client:
+            if scheduler is not None and resources and not has_worker_with(resources, client):
                 print("No worker with what a cell claims is there yet: the cells wait for one.", flush=True)
             hand_over = partial(submit, client, resources=resources)
             futures = hand_over(groups)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import select
 import signal
 import subprocess
@@ -17,6 +18,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from lightning_lab.runs.inherited import own_environment
 
 #: How often it is asked whether to stop.
 _ASK_S = 0.5
@@ -28,8 +31,9 @@ class WarmProcess:
     def __init__(self) -> None:
         command = [sys.executable, "-m", "lightning_lab.studies.forking"]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-        )
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+            env=own_environment(os.environ),
+        )  # fmt: skip
 
     @property
     def lives(self) -> bool:

@@ -1,0 +1,26 @@
+"""What tests run on Dask's workers, which import it by this name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from distributed import get_worker
+
+from lightning_lab.studies.worker import hand_back, is_leaving
+
+
+def lose_worker() -> None:
+    """Take the worker down."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def cell(study: str) -> str:
+    """Last until the worker leaves, or until the file `hold` is gone; then hand back, or say where it was."""
+    until = time.monotonic() + 20
+    while not is_leaving() and (Path(study) / "hold").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    hand_back(study)
+    return str(get_worker().address)
