@@ -304,10 +304,10 @@ def _arguments_of_their_own() -> Iterator[None]:
     theirs = _typehints.discard_init_args_on_class_path_change
 
     def discard(parser_or_action: Any, before: Any, now: Any) -> None:
-        if before and before.get("init_args") and before["class_path"] != now["class_path"]:
-            if is_optimisation(now["class_path"]):
-                before["init_args"] = Namespace()
-        theirs(parser_or_action, before, now)
+        others = before and before.get("init_args") and before["class_path"] != now["class_path"]
+        if others and is_optimisation(now["class_path"]):
+            before["init_args"] = Namespace()  # type: ignore[no-untyped-call]
+        theirs(parser_or_action, before, now)  # type: ignore[no-untyped-call]
 
     _typehints.discard_init_args_on_class_path_change = discard
     try:

@@ -20,7 +20,7 @@ import yaml
 from lightning_lab import shipped
 from lightning_lab.runs.files import write_text
 from lightning_lab.studies.cells import read_result
-from lightning_lab.studies.design import Study, cells_of, read_study
+from lightning_lab.studies.design import cells_of, read_study
 from lightning_lab.studies.report.formats import Format, plural, seeds_text
 from lightning_lab.studies.report.origin import environment_facts
 from lightning_lab.studies.report.results import Comparison, compare
@@ -133,9 +133,9 @@ def _study(name: str) -> list[str]:
     dirty = " with changes" if "true" in known.get("dirty", "") else ""
     lines = [
         f"{file}: `{known['command']}` at commit {commits}{dirty}; {known['budget']}, {known['seeds']}, "
-        f"{known['cells']} cells done; {known['compared by']}. {known['hardware.cores']} cores "
-        f"({known['hardware.processor']}, bf16 units: {known['hardware.bf16_units']}), torch {known['versions.torch']}, "
-        f"lightning {known['versions.lightning']}, Python {known['python']}.",
+        f"{known['cells']} cells done; {known['compared by']}. {known['hardware.cores']} cores of "
+        f"{known['hardware.processor']} (bf16 units: {known['hardware.bf16_units']}), torch "
+        f"{known['versions.torch']}, lightning {known['versions.lightning']}, Python {known['python']}.",
         "",
         "| arm | n | mean | sd | 95 % interval | against the reference | diverged |",
         "|---|---:|---:|---:|---:|---|---:|",
@@ -195,14 +195,14 @@ def _index(labs: list[dict[str, Any]]) -> str:
             [
                 "# What the labs' claims are worth",
                 "",
-                f"Of {plural(total, 'claim')} in four labs, each stated there from one run: {words}. A claim is confirmed, "
-                "refuted or open by the rules of `lightning_lab/studies/claims.py`: a two-sided paired t test at 5 %, "
-                "and equivalence within the margin that the study file states. Values are of validation data; nothing here "
-                "was chosen on test data.",
+                f"Of {plural(total, 'claim')} in four labs, each stated there from one run: {words}. A claim is "
+                "confirmed, refuted or open by the rules of `lightning_lab/studies/claims.py`: a two-sided paired t "
+                "test at 5 %, and equivalence within the margin that the study file states. Values are of validation "
+                "data; nothing here was chosen on test data.",
                 "",
                 *table,
                 "",
-                "The pages are made by `python docs/results/build.py`; the numbers behind them stand beside them as CSV.",
+                "`python docs/results/build.py` makes the pages; the numbers behind them stand beside them as CSV.",
             ]
         )
         + "\n"
@@ -232,6 +232,7 @@ def studies() -> list[str]:
 
 
 def main() -> None:
+    """Collect and render."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run.logs", dest="logs", nargs="*", default=[], metavar="DIR", help="folders with runs")
     for logs in parser.parse_args().logs:

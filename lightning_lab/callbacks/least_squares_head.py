@@ -34,7 +34,7 @@ class LeastSquaresHead(Callback):
 
     The last validation is known ahead by `trainer.max_epochs`, `max_steps` and `max_time`. ``last.ckpt`` and the last
     row hold the net after it, and the row also ``val/acc_before_head`` and so on. The best epoch by ``val/loss`` is
-    often an earlier one then, without it: test with ``--ckpt_path last``, or choose by ``--checkpoint.monitor val/acc``.
+    often an earlier one then, without it: test with ``--ckpt_path last`` or choose by ``--checkpoint.monitor val/acc``.
     A run that ends without a validation has it all the same, unmeasured. One that is interrupted gets it when it is
     continued to its end, once; one that is forked and trained on gets it again at the new end. Early stopping decides
     behind the validation and is refused. The parameters have to be whole on each process (not so under FSDP).
