@@ -75,9 +75,10 @@ def test_doctor_refuses_what_it_does_not_know(lab: Lab) -> None:
 
 def test_configs_lists_each_with_its_first_line(lab: Lab) -> None:
     lines = lab("configs").out.splitlines()
-    assert lines[0].split(maxsplit=1) == ["cifar10/lenet5", "LeNet-5 (the labs' wide one) on CIFAR-10."]
+    assert lines[1].split(maxsplit=1) == ["cifar10/lenet5", "LeNet-5 (the labs' wide one) on CIFAR-10."]
     studies = lines[lines.index("studies:") :]
-    assert studies[1].startswith("digits_dropout    Dropout in the dense layers of LeNet-5")
+    assert studies[1].split(maxsplit=1)[0] == "digits_dropout"
+    assert studies[1].split(maxsplit=1)[1].startswith("Dropout in the dense layers of LeNet-5")
 
 
 def test_configs_takes_no_arguments(lab: Lab) -> None:

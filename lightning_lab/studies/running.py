@@ -27,7 +27,7 @@ from lightning_lab.studies.resources import has_worker_with, read_resources
 #: How long cells get to save and leave when the study is stopped.
 _STOP_S = 20.0
 _LOOK_S = 0.25
-_MOST_NAMES = 6
+_MOST_NAMES = 3
 
 
 def main(args: list[str]) -> int:
@@ -163,8 +163,8 @@ def _announce(groups: Sequence[tuple[Order, ...]], orders: Sequence[Order], todo
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     if names:
         print(
-            f"All seeds of an arm together in one process: {', '.join(names[:_MOST_NAMES])}{more}. The results equal "
-            "separate runs to rounding; `--replicates never` trains them one by one.",
+            f"Trained together, all seeds of an arm in one process: {', '.join(names[:_MOST_NAMES])}{more}.\n"
+            "Results equal separate runs to rounding; --replicates never: one by one.",
             flush=True,
         )
 

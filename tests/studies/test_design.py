@@ -207,7 +207,10 @@ def test_shipped_studies_are_sound(name: str, tmp_path: Path) -> None:
     study = read_study(path)
     assert study.name == name.replace("/", "_")
     assert lines[0].startswith("# ")
-    assert lines[1] == f"# lightning-lab study run {name}"
+    short = " --short" if "\nshort:" in path.read_text() else ""
+    assert lines[1] == f"# lightning-lab study run {name}{short}"
+    if short:
+        assert read_study(path, short=True).name == f"{study.name}_short"
 
 
 def test_an_arm_can_set_what_the_parser_knows_and_no_more() -> None:
