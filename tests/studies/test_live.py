@@ -150,6 +150,7 @@ def run_on_terminal(folder: Path, react: Callable[[str, int], None]) -> tuple[in
     own, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", HEIGHT, WIDTH, 0, 0))
     command = [sys.executable, "-W", "ignore", "-m", "lightning_lab", "study", "run", "study.yaml", "--jobs", "2"]
+    command += ["--replicates", "never"]
     environment = {**os.environ, "TERM": "xterm"}
     process = subprocess.Popen(
         command, cwd=folder, env=environment, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
