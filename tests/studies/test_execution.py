@@ -15,6 +15,7 @@ import pytest
 from lightning_lab.rehearsal.result import compare, result_of
 from lightning_lab.runs.directory import RunDirectory
 from lightning_lab.studies.execution import BAD_INPUT, Order, Outcome, cluster, run_cell, submit
+from lightning_lab.studies.warm import WarmProcess
 
 FIT = ("--config=digits/mlp", "--trainer.accelerator=cpu", "--lr_schedule=null", "--run.threads=1")
 
@@ -90,6 +91,15 @@ def test_what_becomes_of_a_cell_is_said_by_its_exit_code(tmp_path: Path) -> None
     assert "`dropout` must be in [0, 1), got 7" in (tmp_path / "study" / "output" / "bad.log").read_text()
     diverged = run_cell(order(tmp_path, "diverged", "--model.optimizer.lr=1e30"))
     assert (diverged.code, diverged.attempts) == (4, 1)
+
+
+def test_a_warm_process_is_no_task_of_a_job_of_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    warm = WarmProcess()
+    environment = Path(f"/proc/{warm._process.pid}/environ").read_bytes()
+    warm.close()
+    assert b"PATH=" in environment
+    assert b"SLURM_NTASKS" not in environment
 
 
 def test_a_warm_process_whose_master_is_gone_lets_its_command_save(tmp_path: Path) -> None:
