@@ -100,6 +100,15 @@ def test_what_becomes_of_a_cell_is_said_by_its_exit_code(tmp_path: Path) -> None
     assert (diverged.code, diverged.attempts) == (4, 1)
 
 
+def test_a_warm_process_is_no_task_of_a_job_of_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    warm = WarmProcess()
+    environment = Path(f"/proc/{warm._process.pid}/environ").read_bytes()
+    warm.close()
+    assert b"PATH=" in environment
+    assert b"SLURM_NTASKS" not in environment
+
+
 def test_a_warm_process_whose_master_is_gone_lets_its_command_save(tmp_path: Path) -> None:
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom lightning_lab.studies.warm import WarmProcess\n"
