@@ -18,7 +18,7 @@ FOLDER = "fit --data ImageFolder --data.root tree --model.net.in_channels 3 --mo
         ("fit --data.batch_siz 3", "Unknown key 'data.batch_siz'. Did you mean 'data.batch_size'?"),
         ("fit --trainer.max_epoch 3", "Unknown key 'trainer.max_epoch'. Did you mean 'trainer.max_epochs'?"),
         ("fit --early_stopping.patienc 3", "Unknown key 'early_stopping.patienc'. Did you mean 'early_stopping.patience'?"),
-        ("fit --model.net LeNet", "Unknown net 'LeNet'. Did you mean 'LeNet5'? Known: LeNet5, MLP, SpeedNet, VGG."),
+        ("fit --model.net LeNet", "Unknown net 'LeNet'. Did you mean 'LeNet5'? Known: ConvNet, GoogLeNet, LeNet5, MLP, NiN, ResNet, SpeedNet, VGG."),
         ("fit --data Digit", "Unknown data 'Digit'. Did you mean 'Digits'?"),
         ("fit --model.optimizer Adm", "Unknown optimizer 'Adm'. Did you mean 'Adam'?"),
         ("fit --lr_schedule.scheduler StepL", "Unknown scheduler 'StepL'. Did you mean 'StepLR'?"),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TextIO
 
 from lightning_lab.runs.terminal import say
@@ -50,9 +53,10 @@ class LiveTable:
         drawn = sum(max(1, -(-len(line) // columns)) for line in self._lines)
         up = _UP.format(drawn) if drawn else ""
         text = "".join(f"{_LINE}{line}\n" for line in (*([above] if above else []), *lines))
-        self._stream.write(f"{_HIDE}\r{up}{text}{_BELOW}")
-        self._stream.flush()
-        self._lines = tuple(lines)
+        with _signals_held_back():
+            self._stream.write(f"{_HIDE}\r{up}{text}{_BELOW}")
+            self._stream.flush()
+            self._lines = tuple(lines)
 
     def leave(self) -> None:
         """Give the cursor back; the lines stay."""
@@ -141,6 +145,27 @@ class Show:
         except (OSError, ValueError):
             return _SIZE
         return size if size.columns and size.lines else _SIZE
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Let Ctrl-C wait until what is drawn and what is known of it agree: the next drawing goes up that many lines."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    before = {one: signal.signal(one, lambda *call: came.append(call)) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+        for number, frame in came[:1]:
+            handler = before[signal.Signals(number)]
+            if callable(handler):
+                handler(number, frame)
+            elif handler == signal.SIG_DFL:
+                signal.raise_signal(number)
 
 
 def is_live(stream: TextIO) -> bool:

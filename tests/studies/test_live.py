@@ -124,6 +124,25 @@ def test_what_is_to_be_noted_goes_to_standard_error(tmp_path: Path, capsys: pyte
     assert capsys.readouterr().err == "Stopping.\n"
 
 
+class Interrupted(io.StringIO):
+    """A stream that is interrupted behind its second writing."""
+
+    def flush(self) -> None:
+        if self.getvalue().count("\r") == 2:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_within_a_drawing_waits_for_its_end() -> None:
+    stream, screen = Interrupted(), Screen(20)
+    table = LiveTable(stream, lambda: os.terminal_size((20, 10)))
+    table.draw(["one"])
+    with pytest.raises(KeyboardInterrupt):
+        table.draw(["two", "three"])
+    table.draw(["four", "five"], above="note")
+    screen.feed(stream.getvalue())
+    assert screen.rows == ["note", "four", "five", ""]
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
