@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from distributed import get_worker
+from distributed import Worker, get_worker
 
 from lightning_lab.studies.worker import hand_back, is_leaving
 
@@ -17,9 +17,14 @@ def lose_worker() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+async def leave(dask_worker: Worker) -> None:
+    """Do what a worker does at the end of its lifetime."""
+    await dask_worker.close_gracefully()
+
+
 def cell(study: str) -> str:
     """Last until the worker leaves, or until the file `hold` is gone; then hand back, or say where it was."""
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while not is_leaving() and (Path(study) / "hold").exists() and time.monotonic() < until:
         time.sleep(0.05)
     hand_back(study)

@@ -264,7 +264,8 @@ def test_a_worker_that_may_not_write_says_so(study: Path, tmp_path: Path) -> Non
         study.chmod(0o700)
 
 
-def test_a_worker_that_is_leaving_hands_its_cell_back(dask: DaskProcesses, study: Path) -> None:
+@pytest.mark.parametrize("how", ["SIGTERM", "lifetime"])
+def test_a_worker_that_is_leaving_hands_its_cell_back(dask: DaskProcesses, study: Path, how: str) -> None:
     dask.add_worker()
     (study / "hold").touch()
     with connected(dask.address, study=study) as client:
@@ -273,8 +274,13 @@ def test_a_worker_that_is_leaving_hands_its_cell_back(dask: DaskProcesses, study
         _wait_until(lambda: client.processing()[first])
         dask.add_worker()
         _wait_until(lambda: len(client.nthreads()) == 2)
-        dask.workers[0].terminate()  # SIGTERM, as SLURM and Kubernetes do
-        assert dask.workers[0].wait(15) == 0
+        started = time.monotonic()
+        if how == "SIGTERM":  # as SLURM and Kubernetes do
+            dask.workers[0].terminate()
+        else:
+            client.run(remote.leave, workers=[first], wait=False)
+        assert dask.workers[0].wait(30) == 0
+        assert time.monotonic() - started < 8  # Dask itself waits ten seconds for the cell, or thirty
         (study / "hold").unlink()
         assert future.result(30) != first
 
