@@ -270,6 +270,8 @@ def test_a_worker_that_is_leaving_hands_its_cell_back(dask: DaskProcesses, study
     (study / "hold").touch()
     with connected(dask.address, study=study) as client:
         first = next(iter(client.nthreads()))
+        kept = client.submit(sum, [1, 2])  # a result that has to be moved before the worker may leave
+        assert kept.result(30) == 3
         future = client.submit(remote.cell, str(study), pure=False, retries=0)
         _wait_until(lambda: client.processing()[first])
         dask.add_worker()
