@@ -23,9 +23,10 @@ async def leave(dask_worker: Worker) -> None:
 
 
 def cell(study: str) -> str:
-    """Last until the worker leaves, or until the file `hold` is gone; then hand back, or say where it was."""
+    """Last for ever on the worker that the file `hold` names, until it leaves; then hand back. Elsewhere say where."""
+    here, hold = str(get_worker().address), Path(study) / "hold"
     until = time.monotonic() + 60
-    while not is_leaving() and (Path(study) / "hold").exists() and time.monotonic() < until:
+    while not is_leaving() and hold.exists() and hold.read_text() == here and time.monotonic() < until:
         time.sleep(0.05)
     hand_back(study)
-    return str(get_worker().address)
+    return here

@@ -267,9 +267,9 @@ def test_a_worker_that_may_not_write_says_so(study: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize("how", ["SIGTERM", "lifetime"])
 def test_a_worker_that_is_leaving_hands_its_cell_back(dask: DaskProcesses, study: Path, how: str) -> None:
     dask.add_worker()
-    (study / "hold").touch()
     with connected(dask.address, study=study) as client:
         first = next(iter(client.nthreads()))
+        (study / "hold").write_text(first)
         kept = client.submit(sum, [1, 2])  # a result that has to be moved before the worker may leave
         assert kept.result(30) == 3
         future = client.submit(remote.cell, str(study), pure=False, retries=0)
@@ -281,10 +281,10 @@ def test_a_worker_that_is_leaving_hands_its_cell_back(dask: DaskProcesses, study
             dask.workers[0].terminate()
         else:
             client.run(remote.leave, workers=[first], wait=False)
+        _wait_until(future.done)
+        assert future.result(30) != first
         assert dask.workers[0].wait(30) == 0
         assert time.monotonic() - started < 8  # Dask itself waits ten seconds for the cell, or thirty
-        (study / "hold").unlink()
-        assert future.result(30) != first
 
 
 def test_a_cell_is_not_begun_where_nobody_looks_for_it(dask: DaskProcesses, tmp_path: Path) -> None:
