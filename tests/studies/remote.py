@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from distributed import Worker, get_worker
+from distributed import Reschedule, Status, Worker, get_worker
 
 from lightning_lab.studies.worker import hand_back, is_leaving
 
@@ -30,3 +30,17 @@ def cell(study: str) -> str:
         time.sleep(0.05)
     hand_back(study)
     return here
+
+
+def is_handed_back(study: str) -> list[bool]:
+    """Say whether a cell would be handed back, before and while the worker is leaving."""
+    answers = []
+    for status in (Status.running, Status.closing_gracefully):
+        get_worker().status = status
+        try:
+            hand_back(study)
+            answers.append(False)
+        except Reschedule:
+            answers.append(True)
+    get_worker().status = Status.running
+    return answers

@@ -287,6 +287,12 @@ def test_a_worker_that_is_leaving_hands_its_cell_back(dask: DaskProcesses, study
         assert time.monotonic() - started < 8  # Dask itself waits ten seconds for the cell, or thirty
 
 
+def test_a_cell_has_no_outcome_on_a_worker_that_is_leaving(dask: DaskProcesses, study: Path) -> None:
+    dask.add_worker()
+    with connected(dask.address, study=study) as client:
+        assert client.submit(remote.is_handed_back, str(study)).result(30) == [False, True]
+
+
 def test_a_cell_is_not_begun_where_nobody_looks_for_it(dask: DaskProcesses, tmp_path: Path) -> None:
     dask.add_worker()
     elsewhere = tmp_path / "elsewhere"
