@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from distributed import get_worker
+from distributed import Reschedule, Status, Worker, get_worker
 
 from lightning_lab.studies.worker import hand_back, is_leaving
 
@@ -17,10 +17,30 @@ def lose_worker() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+async def leave(dask_worker: Worker) -> None:
+    """Do what a worker does at the end of its lifetime."""
+    await dask_worker.close_gracefully()
+
+
 def cell(study: str) -> str:
-    """Last until the worker leaves, or until the file `hold` is gone; then hand back, or say where it was."""
-    until = time.monotonic() + 20
-    while not is_leaving() and (Path(study) / "hold").exists() and time.monotonic() < until:
+    """Last for ever on the worker that the file `hold` names, until it leaves; then hand back. Elsewhere say where."""
+    here, hold = str(get_worker().address), Path(study) / "hold"
+    until = time.monotonic() + 60
+    while not is_leaving() and hold.exists() and hold.read_text() == here and time.monotonic() < until:
         time.sleep(0.05)
     hand_back(study)
-    return str(get_worker().address)
+    return here
+
+
+def is_handed_back(study: str) -> list[bool]:
+    """Say whether a cell would be handed back, before and while the worker is leaving."""
+    answers = []
+    for status in (Status.running, Status.closing_gracefully):
+        get_worker().status = status
+        try:
+            hand_back(study)
+            answers.append(False)
+        except Reschedule:
+            answers.append(True)
+    get_worker().status = Status.running
+    return answers

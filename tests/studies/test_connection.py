@@ -264,19 +264,33 @@ def test_a_worker_that_may_not_write_says_so(study: Path, tmp_path: Path) -> Non
         study.chmod(0o700)
 
 
-def test_a_worker_that_is_leaving_hands_its_cell_back(dask: DaskProcesses, study: Path) -> None:
+@pytest.mark.parametrize("how", ["SIGTERM", "lifetime"])
+def test_a_worker_that_is_leaving_hands_its_cell_back(dask: DaskProcesses, study: Path, how: str) -> None:
     dask.add_worker()
-    (study / "hold").touch()
     with connected(dask.address, study=study) as client:
         first = next(iter(client.nthreads()))
+        (study / "hold").write_text(first)
+        kept = client.submit(sum, [1, 2])  # a result that has to be moved before the worker may leave
+        assert kept.result(30) == 3
         future = client.submit(remote.cell, str(study), pure=False, retries=0)
         _wait_until(lambda: client.processing()[first])
         dask.add_worker()
         _wait_until(lambda: len(client.nthreads()) == 2)
-        dask.workers[0].terminate()  # SIGTERM, as SLURM and Kubernetes do
-        assert dask.workers[0].wait(15) == 0
-        (study / "hold").unlink()
+        started = time.monotonic()
+        if how == "SIGTERM":  # as SLURM and Kubernetes do
+            dask.workers[0].terminate()
+        else:
+            client.run(remote.leave, workers=[first], wait=False)
+        _wait_until(future.done)
         assert future.result(30) != first
+        assert dask.workers[0].wait(30) == 0
+        assert time.monotonic() - started < 8  # Dask itself waits ten seconds for the cell, or thirty
+
+
+def test_a_cell_has_no_outcome_on_a_worker_that_is_leaving(dask: DaskProcesses, study: Path) -> None:
+    dask.add_worker()
+    with connected(dask.address, study=study) as client:
+        assert client.submit(remote.is_handed_back, str(study)).result(30) == [False, True]
 
 
 def test_a_cell_is_not_begun_where_nobody_looks_for_it(dask: DaskProcesses, tmp_path: Path) -> None:
