@@ -139,7 +139,7 @@ def test_ctrl_c_within_a_drawing_waits_for_its_end() -> None:
     with pytest.raises(KeyboardInterrupt):
         table.draw(["two", "three"])
     table.draw(["four", "five"], above="note")
-    screen.feed(stream.getvalue())
+    screen.feed(stream.getvalue().replace("\n", "\r\n"))
     assert screen.rows == ["note", "four", "five", ""]
 
 
