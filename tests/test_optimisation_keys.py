@@ -16,7 +16,6 @@ from lightning_lab.class_names import classes_first
 from lightning_lab.cli import LabCLI
 from lightning_lab.runs.errors import InputError
 from lightning_lab.shipped import find
-
 from lightning_lab.studies.design import cells_of, read_study
 from lightning_lab.studies.replicates.supported import build as build_fit
 
@@ -135,7 +134,10 @@ def test_the_parser_is_left_as_it_was(tmp_path: Path) -> None:
     ("given", "ordered"),
     [
         (["--model.optimizer=A", "--model.optimizer.lr=1"], ["--model.optimizer=A", "--model.optimizer.lr=1"]),
-        (["--x", "--model.optimizer.lr=1", "--model.optimizer=A"], ["--x", "--model.optimizer=A", "--model.optimizer.lr=1"]),
+        (
+            ["--x", "--model.optimizer.lr=1", "--model.optimizer=A"],
+            ["--x", "--model.optimizer=A", "--model.optimizer.lr=1"],
+        ),
         (
             ["--model.optimizer.lr=1", "--config=f", "--model.optimizer=A"],
             ["--model.optimizer.lr=1", "--config=f", "--model.optimizer=A"],

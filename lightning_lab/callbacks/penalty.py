@@ -52,8 +52,8 @@ class Penalty(Callback):
             raise ValueError(f"`weight` of the penalty must be at least 0 and finite, got {weight}.")
         if not parameters or (isinstance(parameters, str) and parameters not in ("weights", "all")):
             raise ValueError(
-                f"`parameters` of the penalty must be weights, all or a list of names, got {parameters}. Write a list as "
-                "--penalty.parameters '[\"*.bias\"]'."
+                f"`parameters` of the penalty must be weights, all or a list of names, got {parameters}. Write a list "
+                "as --penalty.parameters '[\"*.bias\"]'."
             )
         self.kind = kind
         self.weight = weight
