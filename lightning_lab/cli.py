@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jsonargparse import ArgumentError, DefaultHelpFormatter, Namespace, _typehints
+from jsonargparse import ArgumentError, DefaultHelpFormatter, _typehints
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -301,13 +301,13 @@ def _arguments_of_their_own() -> Iterator[None]:
 
     jsonargparse lends it the arguments of the one before whose names it knows: RMSprop would get SGD's momentum.
     """
-    theirs = _typehints.discard_init_args_on_class_path_change
+    theirs: Any = _typehints.discard_init_args_on_class_path_change
 
     def discard(parser_or_action: Any, before: Any, now: Any) -> None:
-        others = before and before.get("init_args") and before["class_path"] != now["class_path"]
-        if others and is_optimisation(now["class_path"]):
-            before["init_args"] = Namespace()  # type: ignore[no-untyped-call]
-        theirs(parser_or_action, before, now)  # type: ignore[no-untyped-call]
+        changes = before and before.get("init_args") and before["class_path"] != now["class_path"]
+        if changes and is_optimisation(now["class_path"]):
+            before["init_args"] = type(before["init_args"])()
+        theirs(parser_or_action, before, now)
 
     _typehints.discard_init_args_on_class_path_change = discard
     try:

@@ -185,3 +185,12 @@ def test_other_data_within_an_epoch_are_refused(lab: Lab, monkeypatch: pytest.Mo
         "error: The run logs/e/a stands within an epoch, and data.batch_size decides what that epoch consists of. "
         "Continue it to the epoch's end first.\n"
     )
+
+
+def test_a_penalty_of_another_weight_starts_anew_and_the_last_layer_is_set_again(lab: Lab) -> None:
+    slots = ("--penalty.weight=0.1", "--least_squares_head.ridge=0.01", "--lr_schedule=null")
+    assert lab(*FIT, *slots, "--run.name=a").code == 0
+    out = fork(lab, "--penalty.weight=0.2", "--trainer.max_epochs=6")
+    assert "\n`penalty` starts anew.\n" in out
+    rows = run("b").read_metrics()
+    assert [row["epoch"] for row in rows if "val/acc_before_head" in row] == [4, 6]

@@ -119,7 +119,7 @@ def test_the_parameters_of_a_penalty_are_a_word_or_names(parameters: Any, tmp_pa
 
 def test_a_penalty_on_no_word_and_no_names_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"`parameters` of the penalty must be weights, all or a list of names, got biases\."
+        InputError, match="`parameters` of the penalty must be weights, all or a list of names, got biases"
     ):
         build(tmp_path, "--penalty.parameters=biases")
 

@@ -21,6 +21,7 @@ from lightning_lab.runs.terminal import say
 
 #: Below it rounding would decide: the moments are exact to some 1e-16 of their trace.
 LEAST_RIDGE = 1e-10
+_BEFORE = "_before_head"  # ends the names of metrics
 
 
 @final
@@ -34,8 +35,8 @@ class LeastSquaresHead(Callback):
 
     The last validation is known ahead by `trainer.max_epochs`, `max_steps` and `max_time`. ``last.ckpt`` and the last
     row hold the net after it, and the row also ``val/acc_before_head`` and so on. The best epoch by ``val/loss`` is
-    often an earlier one then, without it: test with ``--ckpt_path last`` or choose by ``--checkpoint.monitor val/acc``.
-    A run that ends without a validation has it all the same, unmeasured. One that is interrupted gets it when it is
+    often an earlier one then, without it: test with ``--ckpt_path last``, or set ``--checkpoint.monitor val/acc``. A
+    run that ends without a validation has it all the same, unmeasured. One that is interrupted gets it when it is
     continued to its end, once; one that is forked and trained on gets it again at the new end. Early stopping decides
     behind the validation and is refused. The parameters have to be whole on each process (not so under FSDP).
 
@@ -75,6 +76,8 @@ class LeastSquaresHead(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure and act, if no step comes after this validation."""
+        for name in [name for name in trainer.callback_metrics if name.endswith(_BEFORE)]:
+            del trainer.callback_metrics[name]  # of the run that this one is forked from
         if self._is_due(trainer):
             with _evaluating(pl_module):
                 take_buffers_of_first(pl_module)
@@ -84,7 +87,7 @@ class LeastSquaresHead(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what was measured before."""
         if self._has_acted(trainer):
-            pl_module.log_dict({f"{name}_before_head": value for name, value in self._before.items()})
+            pl_module.log_dict({f"{name}{_BEFORE}": value for name, value in self._before.items()})
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print both."""

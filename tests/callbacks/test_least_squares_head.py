@@ -278,9 +278,29 @@ def test_an_end_without_a_validation_is_said(
 def test_the_other_verbs_leave_the_net_alone(trainer: Build, classes: Loaders) -> None:
     net = Last()
     before = net.last.weight.detach().clone()
-    trainer(LeastSquaresHead()).validate(task(net), classes(), verbose=False)
-    trainer(LeastSquaresHead()).test(task(net), classes(), verbose=False)
+    trainer(LeastSquaresHead(), max_steps=0).validate(task(net), classes(), verbose=False)
+    trainer(LeastSquaresHead(), max_steps=0).test(task(net), classes(), verbose=False)
     assert torch.equal(net.last.weight, before)
+    both = trainer(LeastSquaresHead())
+    both.fit(task(net), classes(), classes(9))
+    both.validate(task(net), classes(9), verbose=False)
+    assert set(both.callback_metrics) == {"val/loss", "val/acc"}
+
+
+def test_the_check_before_a_run_goes_on_leaves_the_net_alone(trainer: Build, classes: Loaders, tmp_path: Path) -> None:
+    class AtStart(Callback):
+        def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+            self.weight = pl_module.net.last.weight.detach().clone()
+
+    first, start = trainer(), AtStart()
+    net = Last()
+    first.fit(task(net), classes(), classes(9))
+    first.save_checkpoint(tmp_path / "end.ckpt")
+    expected = net.last.weight.detach().clone()
+    trainer(LeastSquaresHead(), start, max_epochs=2, num_sanity_val_steps=1).fit(
+        task(net), classes(), classes(9), ckpt_path=tmp_path / "end.ckpt", weights_only=True
+    )
+    assert torch.equal(start.weight, expected)
 
 
 def test_the_rest_of_the_net_is_in_the_mode_that_it_was_in(trainer: Build, classes: Loaders) -> None:

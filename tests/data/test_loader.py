@@ -399,3 +399,25 @@ def test_a_sample_is_prepared_whole_and_always_the_same() -> None:
 
 def test_a_sample_larger_than_the_data_is_all_of_them() -> None:
     assert len(images_loader().sample(99)) == 10
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_plain_gives_every_example_once_as_it_is(world_size: int) -> None:
+    images = torch.randint(0, 256, (19, 1, 8, 8), dtype=torch.uint8)
+    data = Examples(images, torch.arange(19))
+    settings: dict[str, Any] = {"batch_size": 6, "shuffle": True, "augment": Augment(crop=2), "image_sizes": (4,)}
+    own: list[tuple[int, Tensor]] = []
+    for rank in range(world_size):
+        for batch in TensorLoader(data, **settings, prepare=Tensor.float, rank=rank, world_size=world_size).plain():
+            own += list(zip(batch.y.tolist(), batch.x, strict=True))[: batch.num_real]
+    assert sorted(number for number, _ in own) == list(range(19))
+    assert all(torch.equal(x, images[number].float()) for number, x in own)
+
+
+def test_plain_leaves_the_epoch_under_way_alone() -> None:
+    handed = loader(shuffle=True)
+    batches = iter(handed)
+    next(batches)
+    list(handed.plain())
+    assert handed.state_dict() == {"epoch": 0, "batches": 1}
+    assert [batch.y.tolist() for batch in batches] == [batch.y.tolist() for batch in loader(shuffle=True)][1:]
