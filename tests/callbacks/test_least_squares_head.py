@@ -253,7 +253,7 @@ def stop(trainer: Trainer) -> None:
         ({"max_epochs": 9, "min_epochs": 2}, [Act(stop, step=3)], [12]),
         ({"max_epochs": -1, "max_time": {"microseconds": 1}}, [], [1]),
     ],
-    ids=str,
+    ids=lambda value: re.sub(" object at 0x[0-9a-f]+", "", str(value)),
 )
 def test_it_acts_once_at_the_end(
     trainer: Build, classes: Loaders, settings: dict[str, Any], callbacks: list[Callback], at: list[int]
