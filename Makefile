@@ -20,7 +20,7 @@ demo: $(INSTALLED)  ## install into .venv, train LeNet-5 on the bundled digits, 
 	@echo "Look at the mistakes: the pictures named above"
 
 test: $(TESTED)  ## install what the tests need, run the default suite
-	$(BIN)/pytest -n auto --dist loadscope -m "not slow and not gpu and not network"
+	$(BIN)/pytest -n auto --dist worksteal -m "not slow and not gpu and not network"
 
 test-slow: $(TESTED)  ## the slow tests too
 	$(BIN)/pytest -m "not gpu and not network"

@@ -1,0 +1,103 @@
+"""docs/results: every row of the labs has a file and a command, and the pages say what their numbers say."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+from scipy.stats import ttest_rel
+
+from lightning_lab import shipped
+from lightning_lab.studies.design import read_study
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "docs" / "results"
+LABS: list[dict[str, Any]] = yaml.safe_load((RESULTS / "labs.yaml").read_text())
+ROWS: list[dict[str, Any]] = [row for lab in LABS for row in lab["rows"]]
+#: The experiments of the four write-ups.
+EXPERIMENTS = {
+    *(f"A{i}" for i in range(1, 15)),
+    *(f"B{i}" for i in range(1, 9)),
+    *(f"C{i}" for i in range(1, 19)),
+    "C12b",
+    *(f"D{i}" for i in range(1, 6)),
+}
+
+
+def build() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("build_results", RESULTS / "build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_no_row_of_the_labs_is_missing() -> None:
+    rows = [row["row"] for row in ROWS]
+    assert EXPERIMENTS - set(rows) == set()
+    assert len(rows) == len(set(rows))
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row["row"] for row in ROWS])
+def test_each_row_has_a_file_and_a_command(row: dict[str, Any]) -> None:
+    if "study" in row:
+        assert shipped.find_study(row["study"]).is_file()
+    else:
+        assert (ROOT / row["file"]).is_file()
+        assert row["command"]
+
+
+def test_every_claim_of_a_lab_study_stands_in_one_row_and_no_other_does() -> None:
+    told = [(row["study"], claim["id"]) for row in ROWS if "study" in row for claim in row.get("claims", [])]
+    studies = [name for name in shipped.study_names() if name.startswith("lab_")]
+    known = [(name, claim.id) for name in studies for claim in read_study(shipped.find_study(name)).claims]
+    assert sorted(told) == sorted(known)
+
+
+def test_the_pages_say_what_the_numbers_say() -> None:
+    pages = build().render()
+    assert {path.name for path in pages} == {path.name for path in RESULTS.glob("*.md")}
+    assert [path.name for path, text in pages.items() if path.read_text() != text] == []
+
+
+CLAIMS = [
+    (path, claim)
+    for path in sorted(RESULTS.rglob("claims.csv"))
+    for claim in read(path)
+    if claim["metric"] in ("val/acc", "val/loss") and claim["expect"] in ("better", "worse")
+]
+
+
+@pytest.mark.parametrize(("path", "claim"), CLAIMS, ids=[claim["id"] for _, claim in CLAIMS])
+def test_verdicts_are_those_of_scipys_paired_t_test(path: Path, claim: dict[str, str]) -> None:
+    values: dict[str, dict[str, float]] = {}
+    for cell in read(path.with_name("cells.csv")):
+        if cell["in_statistics"] == "yes":
+            values.setdefault(cell["arm"], {})[cell["seed"]] = float(cell[f"{claim['metric']} (last)"])
+    arm, against = (values.get(claim[name], {}) for name in ("arm", "against"))
+    pairs = sorted(arm.keys() & against.keys())
+    if len(pairs) < 2:
+        assert "Fisher" in claim["words"] or claim["status"] == "open"
+        return
+    test = ttest_rel([arm[seed] for seed in pairs], [against[seed] for seed in pairs])
+    up = test.statistic > 0
+    as_expected = up == ((claim["metric"] == "val/acc") == (claim["expect"] == "better"))
+    if claim["status"] == "confirmed":
+        assert test.pvalue <= 0.05
+        assert as_expected
+    elif claim["status"] == "open":
+        assert test.pvalue > 0.05
+    else:
+        margin = float(claim["margin"] or 0)
+        assert (test.pvalue <= 0.05 and not as_expected) or abs(float(claim["difference"])) < margin
