@@ -20,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import torch
 import yaml
 from measure import print_conditions
 
@@ -41,6 +42,7 @@ def main() -> None:
         "goal": "max",
         "seconds": 1,
     }
+    torch.set_num_threads(1)  # as each cell has
     print_conditions()
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "overhead.yaml").write_text(yaml.safe_dump(study))
