@@ -3,7 +3,7 @@
 A layer of the digits' net: 32 images of 256 values times 256 x 128 weights, in float64, on one thread. Python's loops
 are timed once a round, the others over many products; results are compared before anything is timed.
 
-    python benchmarks/vectorisation.py
+    OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/vectorisation.py
 """
 
 from __future__ import annotations

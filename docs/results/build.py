@@ -43,17 +43,17 @@ def collect(name: str, logs: Path) -> bool:
         logs: Where runs are.
 
     Returns:
-        Whether there is a run that is done.
+        Whether all of them are done: half a study is no result.
     """
     study = read_study(shipped.find_study(name))
     results = [read_result(cell) for cell in cells_of(study, logs)]
-    if not any(result.done for result in results):
+    if not all(result.done for result in results):
         return False
     comparison = compare(study, results)
     folder = HERE / name
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "arms.csv", arms_csv(comparison))
-    write_text(folder / "cells.csv", cells_csv(comparison))
+    write_text(folder / "cells.csv", cells_csv(comparison).replace(f"{logs.as_posix()}/", "logs/"))
     write_text(folder / "claims.csv", _claims_csv(comparison))
     write_text(folder / "conditions.csv", _conditions_csv(name, comparison))
     return True
