@@ -23,7 +23,6 @@ FIT = ("--config=digits/mlp", "--trainer.accelerator=cpu", "--lr_schedule=null",
 
 def order(logs: Path, name: str, *arguments: str, epochs: int = 1) -> Order:
     place = (f"--run.logs={logs}", "--run.experiment=study", f"--run.name={name}", f"--trainer.max_epochs={epochs}")
-    (logs / "study").mkdir(parents=True, exist_ok=True)  # by it a worker sees that it is on the right machine
     return Order((*FIT, *place, *arguments), str(logs / "study" / name), str(logs), str(logs / "study"))
 
 
