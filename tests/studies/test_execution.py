@@ -15,7 +15,6 @@ import pytest
 from lightning_lab.rehearsal.result import compare, result_of
 from lightning_lab.runs.directory import RunDirectory
 from lightning_lab.studies.execution import BAD_INPUT, Order, Outcome, cluster, run_cell, submit
-from lightning_lab.studies.running import _failure
 from lightning_lab.studies.warm import WarmProcess
 
 FIT = ("--config=digits/mlp", "--trainer.accelerator=cpu", "--lr_schedule=null", "--run.threads=1")
@@ -49,12 +48,6 @@ def test_a_cell_is_what_fit_would_have_made(tmp_path: Path) -> None:
     repeated = RunDirectory(tmp_path / "study" / "again")
     assert compare(result_of(RunDirectory(tmp_path / "study" / "cell")), result_of(repeated)) == ()
     assert json.loads((tmp_path / "study" / "output" / "cell.json").read_text())["code"] == 0
-
-
-def test_a_cell_that_was_killed_is_told_in_words() -> None:
-    told = [_failure(Outcome(code, 2, 1.0, "host:1")) for code in (-signal.SIGKILL, -signal.SIGSEGV, BAD_INPUT, 1)]
-    killed = "failed: killed (signal 9), as by a system out of memory"
-    assert told == [killed, "failed: signal 11", "failed: bad input", "failed: exit code 1"]
 
 
 CRASHES = """
