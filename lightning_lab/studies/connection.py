@@ -5,6 +5,7 @@ Dask itself takes any worker, warns of other versions, and waits in silence.
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import warnings
@@ -46,8 +47,10 @@ def connected(address: str, *, study: Path | None) -> Iterator[Any]:
     """
     from distributed import KilledWorker
     from distributed.comm.core import CommClosedError
+    from distributed.utils import silence_logging_cmgr
 
-    with _client(address) as client:
+    # What Dask logs of a lost connection are pages of tracebacks; what matters is said here.
+    with silence_logging_cmgr(logging.CRITICAL), _client(address) as client:
         try:
             _allow_failures(client)
             here = _versions_here()
@@ -58,9 +61,10 @@ def connected(address: str, *, study: Path | None) -> Iterator[Any]:
             with workers.watched():
                 yield client
         except (CancelledError, KilledWorker, CommClosedError) as error:
+            why = "" if isinstance(error, CancelledError) else f" ({_first_line(error)})"
             raise LostProcessError(
-                f"The connection to the scheduler {address} was lost ({_first_line(error)}). Cells whose workers live "
-                "go on; start the scheduler again if it is gone. The same command takes the study up again."
+                f"The connection to the scheduler {address} was lost{why}. Cells that run save or go on; start "
+                "the scheduler again if it is gone. The same command takes the study up again."
             ) from error
 
 

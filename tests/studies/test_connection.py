@@ -102,12 +102,13 @@ def test_the_command_ends_with_one_message(lab: Lab, monkeypatch: pytest.MonkeyP
     assert len(answer.err.splitlines()) == 1
 
 
-def test_a_scheduler_that_is_lost_is_told(tmp_path: Path) -> None:
-    told = r"The connection to the scheduler tcp://\S+ was lost .*The same command takes the study up again"
+def test_a_scheduler_that_is_lost_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    told = r"^The connection to the scheduler tcp://\S+ was lost\. .*The same command takes the study up again\.$"
     with dask_processes(tmp_path / "dask") as dask:
         dask.add_worker()
         with pytest.raises(LostProcessError, match=told), connected(dask.address, study=None) as client:
             _lose_scheduler(dask, client)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def _lose_scheduler(dask: DaskProcesses, client: Any) -> None:
