@@ -5,6 +5,7 @@ Dask itself takes any worker, warns of other versions, and waits in silence.
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 import threading
@@ -77,10 +78,14 @@ def _client(address: str) -> Any:
         try:
             return Client(address, timeout=f"{CONNECT_S}s")  # type: ignore[no-untyped-call]
         except Exception as error:  # whatever another server's answer is taken for
-            raise InputError(
-                f"`scheduler`: no Dask scheduler answers at {address} ({_first_line(error)}). It is written "
-                "tcp://HOST:PORT, as `dask scheduler` prints it; docs/clusters.md shows how to start one."
-            ) from error
+            why = _first_line(error)
+    # A client that came to nothing has a thread, which it ends when it is collected. Left to chance, that may be within
+    # the start of another client, where it waits for ever for a lock that this one holds.
+    gc.collect()
+    raise InputError(
+        f"`scheduler`: no Dask scheduler answers at {address} ({why}). It is written tcp://HOST:PORT, as `dask "
+        "scheduler` prints it; docs/clusters.md shows how to start one."
+    )
 
 
 def _allow_failures(client: Any) -> None:

@@ -72,10 +72,12 @@ def installed(folder: Path, package: str, version: str) -> dict[str, str]:
 )
 def test_an_address_without_a_scheduler(monkeypatch: pytest.MonkeyPatch, address: str, reason: str) -> None:
     assert connection.CONNECT_S <= 30
+    threads = threading.active_count()
     monkeypatch.setattr(connection, "CONNECT_S", 1)
     told = f"`scheduler`: no Dask scheduler answers at {address} \\(.*{reason}.*It is written tcp://HOST:PORT"
     with pytest.raises(InputError, match=told), connected(address, study=None):
         pytest.fail("connected")
+    assert threading.active_count() <= threads  # what is left of a client can stop the next one
 
 
 def test_another_server_is_no_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
