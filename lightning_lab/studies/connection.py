@@ -5,6 +5,7 @@ Dask itself takes any worker, warns of other versions, and waits in silence.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import threading
@@ -75,12 +76,24 @@ def _client(address: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VersionMismatchWarning)  # said below, of what matters
         try:
+            asyncio.run(_reach(address))
             return Client(address, timeout=f"{CONNECT_S}s")  # type: ignore[no-untyped-call]
         except Exception as error:  # whatever another server's answer is taken for
             raise InputError(
                 f"`scheduler`: no Dask scheduler answers at {address} ({_first_line(error)}). It is written "
                 "tcp://HOST:PORT, as `dask scheduler` prints it; docs/clusters.md shows how to start one."
             ) from error
+
+
+async def _reach(address: str) -> None:
+    # Not left to the client: one that cannot connect keeps a thread, which can stop the next one for ever when it is
+    # collected within its start.
+    from distributed.comm.core import connect
+    from distributed.security import Security
+
+    security = Security().get_connection_args("client")  # type: ignore[no-untyped-call]
+    comm = await connect(address, timeout=CONNECT_S, **security)  # type: ignore[no-untyped-call]
+    await comm.close()
 
 
 def _allow_failures(client: Any) -> None:

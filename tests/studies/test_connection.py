@@ -72,10 +72,16 @@ def installed(folder: Path, package: str, version: str) -> dict[str, str]:
 )
 def test_an_address_without_a_scheduler(monkeypatch: pytest.MonkeyPatch, address: str, reason: str) -> None:
     assert connection.CONNECT_S <= 30
+    loops = _loops()
     monkeypatch.setattr(connection, "CONNECT_S", 1)
     told = f"`scheduler`: no Dask scheduler answers at {address} \\(.*{reason}.*It is written tcp://HOST:PORT"
     with pytest.raises(InputError, match=told), connected(address, study=None):
         pytest.fail("connected")
+    assert _loops() == loops  # what is left of a client can stop the next one
+
+
+def _loops() -> int:
+    return [thread.name for thread in threading.enumerate()].count("IO loop")
 
 
 def test_another_server_is_no_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
