@@ -12,6 +12,8 @@ better, worse         a significant difference that way            a significant
 different             a significant difference                     shown to be within the margin
 equivalent            shown to be within the margin (TOST)         a significant difference, its 95 % interval wholly
                                                                    beyond the margin (without a margin: beyond 0)
+diverges              the arm's runs diverge more often than not   less often than not (the same test; six of six, or
+                      (two-sided exact binomial test)              none of six)
 ====================  ===========================================  ====================================================
 
 All else is open. A difference that is significant and yet shown to be within the margin counts as within: "better" and
@@ -91,12 +93,15 @@ def judge(
         against, {claim.arm: arm}, goal=goal, margin=claim.margin, alpha=alpha, points=points
     )[claim.arm]  # fmt: skip
     lost, lost_against = ((diverged or {}).get(name, 0) for name in (claim.arm, claim.against))
+    if claim.expect == "diverges":
+        status, words = _diverges(lost, lost + len(arm), alpha)
+        return Verdict(status, words, difference)
     counts = f"diverged: {lost} of {lost + len(arm)} against {lost_against} of {lost_against + len(against)}"
     if lost + lost_against and min(len(arm), len(against)) < 2:
         p = fisher(lost, len(arm), lost_against, len(against))
         apart = "worse" if lost * len(against) > lost_against * len(arm) else "better"
         found, beyond = apart if p <= alpha else "not distinguishable", True
-        told = f"{found}, {counts}, p = {p:.3f} (Fisher's exact test)"
+        told = f"{found}, {counts}, {_p_text(p)} (Fisher's exact test)"
     else:
         found, beyond = difference.verdict, _is_beyond(difference, claim.margin or 0.0)
         told = difference.words.replace(": ", ", ", 1) + (f"; {counts}" if lost + lost_against else "")
@@ -127,6 +132,31 @@ def fisher(a: int, b: int, c: int, d: int) -> float:
 
     possible = range(max(0, row + column - total), min(row, column) + 1)
     return sum(ways(count) for count in possible if ways(count) <= ways(a)) / math.comb(total, row)
+
+
+def sign_test(count: int, total: int) -> float:
+    """Compute the two-sided p of the exact binomial test of a share against one half.
+
+    Args:
+        count: How many of them.
+        total: How many there are.
+
+    Example:
+        >>> sign_test(6, 6), sign_test(1, 2)
+        (0.03125, 1.0)
+    """
+    tail = sum(math.comb(total, one) for one in range(min(count, total - count) + 1))
+    return min(1.0, tail / 2 ** (total - 1)) if total else 1.0
+
+
+def _diverges(lost: int, total: int, alpha: float) -> tuple[Status, str]:
+    p = sign_test(lost, total)
+    status: Status = "open" if p > alpha else "confirmed" if 2 * lost > total else "refuted"
+    return status, f"{status}: diverged: {lost} of {total}, {_p_text(p)} (exact binomial test against one half)"
+
+
+def _p_text(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def _status(expect: str, found: str, beyond: bool) -> Status:

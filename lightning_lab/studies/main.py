@@ -34,7 +34,7 @@ keys are written as on the command line of fit. Instead of `factors`:
   arms: {plain: {}, dropped: {model.net.dropout: 0.5}, other: {base: digits/mlp}}
   reference: plain
 with factors, too: `exclude: [{KEY: LEVEL, KEY: LEVEL}]` (full), `overrides: {dropout=0.5: {KEY: VALUE}}` for one arm.
-a claim expects better, worse, equivalent or different, and may have a metric and a margin of its own.
+a claim expects better, worse, equivalent, different or diverges, and may have a metric and a margin of its own.
 
 examples:
   lightning-lab study plan digits_dropout

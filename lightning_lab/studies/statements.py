@@ -10,7 +10,7 @@ from lightning_lab.studies.arms import Draft, find_arm
 from lightning_lab.studies.entries import read_choice, read_margin, read_quantity
 from lightning_lab.studies.reading import Faults
 
-Expectation = Literal["better", "worse", "equivalent", "different"]
+Expectation = Literal["better", "worse", "equivalent", "different", "diverges"]
 _KEYS = ("id", "text", "arm", "against", "expect", "metric", "margin")
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 from scipy import stats
 
-from lightning_lab.studies.claims import Verdict, fisher, judge
+from lightning_lab.studies.claims import Verdict, fisher, judge, sign_test
 from lightning_lab.studies.statements import Claim
 
 REFERENCE = [0.910, 0.908, 0.920, 0.910, 0.915]
@@ -157,3 +157,26 @@ def test_diverged_runs_are_counted_where_others_ended() -> None:
 def test_the_exact_test_is_that_of_scipy(table: tuple[int, int, int, int]) -> None:
     a, b, c, d = table
     assert fisher(a, b, c, d) == pytest.approx(stats.fisher_exact([[a, b], [c, d]]).pvalue)
+
+
+@pytest.mark.parametrize(
+    ("lost", "ended", "words"),
+    [
+        (6, 0, "confirmed: diverged: 6 of 6, p = 0.031 (exact binomial test against one half)"),
+        (0, 6, "refuted: diverged: 0 of 6, p = 0.031 (exact binomial test against one half)"),
+        (5, 0, "open: diverged: 5 of 5, p = 0.062 (exact binomial test against one half)"),
+        (9, 3, "open: diverged: 9 of 12, p = 0.146 (exact binomial test against one half)"),
+        (20, 0, "confirmed: diverged: 20 of 20, p < 0.001 (exact binomial test against one half)"),
+        (0, 0, "open: diverged: 0 of 0, p = 1.000 (exact binomial test against one half)"),
+    ],
+)
+def test_a_claim_that_an_arm_diverges(lost: int, ended: int, words: str) -> None:
+    claim = Claim("B8", "NaN", "arm", "base", "diverges", "val/loss", None)
+    values = {"base": dict(enumerate(REFERENCE)), "arm": {seed: 0.5 + seed for seed in range(ended)}}
+    verdict = judge(claim, values, goal="min", diverged={"arm": lost})
+    assert (verdict.words, verdict.status) == (words, words.partition(":")[0])
+
+
+@pytest.mark.parametrize(("count", "total"), [(0, 1), (1, 7), (3, 6), (5, 9), (12, 12), (40, 61)])
+def test_the_sign_test_is_that_of_scipy(count: int, total: int) -> None:
+    assert sign_test(count, total) == pytest.approx(stats.binomtest(count, total).pvalue)
