@@ -106,15 +106,15 @@ def test_elsewhere_a_line_for_each_cell_and_one_a_minute(tmp_path: Path) -> None
         leave(cells[0], "completed", [0.5, 0.9], wall_s=30.0)
         now[0] = 60.0
         show.update()
+        now[0] = 90.0
         show.end(cells[0], "[1/9] dropout=0  seed 0  completed", failed=False)
-        now[0] = 119.0  # the line was a sign of life
-        show.update()
-        now[0] = 120.0
-        show.update()
+        for second in (120.0, 149.0, 150.0):  # the line was a sign of life
+            now[0] = second
+            show.update()
     assert stream.getvalue().splitlines() == [
         "drop: 1 done, 8 missing of 9 cells  60 s",
         "[1/9] dropout=0  seed 0  completed",
-        "drop: 1 done, 8 missing of 9 cells  2 min 00 s  left 8 min 00 s",
+        "drop: 1 done, 8 missing of 9 cells  2 min 30 s  left 12 min 00 s",
     ]
 
 
