@@ -8,6 +8,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -22,13 +23,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lightning_lab.studies.report import write_report
 from lightning_lab.studies.report.curves import band_of, line_of, smooth
 from lightning_lab.studies.report.formats import Format, effect_size, p_value
+from lightning_lab.studies.report.html import _name
 from lightning_lab.studies.report.markdown import _plain
 
 
 class Reader(HTMLParser):
     """Collect the rows of tables by caption, headings left out, and check that every element is closed."""
 
-    VOID = {"meta", "link", "input", "br"}  # noqa: RUF012
+    VOID = {"meta", "link", "input", "br", "wbr"}  # noqa: RUF012
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -114,11 +116,11 @@ def test_the_numbers_of_page_markdown_and_csv_agree(page: Path) -> None:
         arm = arms[name.removesuffix(" (reference)")]
         write = Format([], [])
         write.places = 4
-        expected = [arm["cells"], arm["diverged"], arm["last_n"]]
+        expected = [arm["last_n"]]
         for when in ("last", "selected"):
             mean, sd, low, high = (number(arm[f"{when}_{part}"]) for part in ("mean", "sd", "low", "high"))
             expected += [write(mean), write(sd), write.interval(low, high)]
-        assert cells == [*expected, write.signed(number(arm["optimism"]))]
+        assert cells == [*expected, write.signed(number(arm["optimism"])), arm["cells"], arm["diverged"]]
     for name, *cells in html.tables["Each arm minus dropout=0"]:
         arm = arms[name]
         interval = write.interval(number(arm["difference_low"]), number(arm["difference_high"]), signed=True)
@@ -214,7 +216,7 @@ def test_one_seed_has_no_interval(tmp_path: Path) -> None:
     study = make_study(tmp_path / "s", seeds=1)
     page = write_report(study, make_results(study, tmp_path / "s"), tmp_path / "s")
     rows = Reader(page.read_text()).tables["val/acc of each arm"]
-    assert {(row[3], row[5], row[6]) for row in rows} == {("1", "–", "–")}
+    assert {(row[1], row[3], row[4]) for row in rows} == {("1", "–", "–")}
     assert "One seed says nothing about the spread" in page.read_text()
 
 
@@ -242,6 +244,84 @@ def test_a_reference_without_a_run_leaves_the_others_alone(tmp_path: Path) -> No
     page = write_report(study, make_results(study, tmp_path / "s", statuses), tmp_path / "s")
     assert "Nothing can be compared with dropout=0 yet." in page.read_text()
     assert "Taken from the study file, for no run has begun" in page.read_text()
+
+
+def text_of(page: Path) -> str:
+    return " ".join(" ".join(Reader(page.read_text()).words).split())
+
+
+def test_an_arm_all_of_whose_runs_diverged_is_told(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "s", seeds=4)
+    results = make_results(study, tmp_path / "s", {("dropout=0.5", seed): "diverged" for seed in study.seeds})
+    for result in results:
+        if result.status == "diverged":
+            result.rows.clear()  # in the first epoch
+    text = text_of(write_report(study, results, tmp_path / "s"))
+    assert " the reference; every run of dropout=0.5 diverged." in text
+    concluded = text[text.index("What can be concluded") : text.index("What cannot be concluded")]
+    p = stats.fisher_exact([[4, 0], [0, 4]]).pvalue
+    assert f"dropout=0.5: diverged in 4 of 4 runs, the reference in 0 of 4, p = {p:.3f} (Fisher's exact" in concluded
+    assert "4 diverged runs are in no mean (all of dropout=0.5)" in text
+    assert "Nothing is known of" not in text
+    assert "dropout=0.5 no epoch was completed in 4 runs" in text
+
+
+def test_two_runs_that_diverged_prove_nothing(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "s", seeds=2)
+    results = make_results(study, tmp_path / "s", {("dropout=0.5", seed): "diverged" for seed in study.seeds})
+    text = text_of(write_report(study, results, tmp_path / "s"))
+    cannot = text[text.index("What cannot be concluded") :]
+    assert "dropout=0.5: diverged in 2 of 2 runs, the reference in 0 of 2, p = 0.333 (Fisher" in cannot
+
+
+def test_a_reference_that_diverged_is_told(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "s", seeds=3)
+    results = make_results(study, tmp_path / "s", {("dropout=0", seed): "diverged" for seed in study.seeds})
+    text = text_of(write_report(study, results, tmp_path / "s"))
+    assert "Nothing can be compared with dropout=0; every run of dropout=0 diverged." in text
+
+
+def test_effects_of_factors_are_against_the_levels_of_the_reference(tmp_path: Path) -> None:
+    arms = [f"a={a},b={b}" for a in (1, 2, 3) for b in ("x", "y")]
+    drawn = make_study(tmp_path / "s", arms=arms, seeds=5)
+    made = tuple(
+        replace(arm, overrides={"model.net.a": int(arm.name[2]), "model.net.b": arm.name[-1], **arm.overrides})
+        for arm in drawn.arms
+    )
+    factors = {"model.net.a": [1, 2, 3], "model.net.b": ["x", "y"]}
+    study = replace(drawn, arms=made, factors=factors, design="full", reference="a=2,b=y")
+    # The level 3 of a costs 0.1; b makes no difference.
+    results = make_results(study, tmp_path / "s", effects=[0.0, 0.0, 0.0, 0.0, -0.1, -0.1])
+    page = write_report(study, results, tmp_path / "s")
+    reader = Reader(page.read_text())
+    effects = {(row[0], row[1]): row for row in reader.tables["Main effects"]}
+    assert list(effects) == [("model.net.a=1", "2"), ("model.net.a=3", "2"), ("model.net.b=x", "y")]
+    assert number(effects["model.net.a=3", "2"][3].replace("−", "-")) == pytest.approx(-0.1, abs=0.01)
+    assert [row[:2] for row in reader.tables["Interactions"]] == [
+        ["model.net.a=1 × model.net.b=x", "2 × y"],
+        ["model.net.a=3 × model.net.b=x", "2 × y"],
+    ]
+    text = text_of(page)
+    concluded = text[text.index("What can be concluded") : text.index("What cannot be concluded")]
+    assert "Main effect of model.net.a 3 against 2: −0.0997 (95 %" in concluded
+    assert "effect of model.net.a 1 " not in concluded
+    assert "of model.net.b" not in concluded
+
+
+def test_the_command_is_one_that_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = make_study(tmp_path / "s", seeds=1)
+    results = make_results(study, tmp_path / "s")
+    for own in ("/somewhere/lightning_lab/__main__.py", "/somewhere/bin/lightning-lab"):
+        monkeypatch.setattr(sys, "argv", [own, "study", "report", "my study.yaml"])
+        rows = dict(
+            Reader(write_report(study, results, tmp_path / "s").read_text()).tables["Where this report comes from"]
+        )
+        assert rows["command"] == "lightning-lab study report 'my study.yaml'"
+
+
+def test_long_names_break_between_words_and_not_within_numbers() -> None:
+    assert _name("net.dropout=0.2,lr=0.05 (reference)") == "net.<wbr>dropout=0.2,<wbr>lr=0.05 (reference)"
+    assert _name("versions.torch_vision <b>,a") == "versions.<wbr>torch_<wbr>vision &lt;b&gt;,<wbr>a"
 
 
 def test_the_metric_may_be_missing_or_null_and_lengths_may_differ(tmp_path: Path) -> None:

@@ -48,4 +48,6 @@ def write_report(study: Study, results: Sequence[CellResult], folder: Path) -> P
 
 
 def _command() -> list[str]:
-    return [Path(sys.argv[0]).name or "lightning-lab", *sys.argv[1:]]
+    name = Path(sys.argv[0]).name
+    # `python -m lightning_lab` is known by the file that it runs.
+    return ["lightning-lab" if name in ("", "__main__.py") else name, *sys.argv[1:]]

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from itertools import groupby
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from lightning_lab.studies.report.blocks import Column
 from lightning_lab.studies.report.sections import Report
 
 _FOLDER = Path(__file__).parent
+#: Where a long name may go on in the next line: before the next word, never within a number.
+_PARTS = re.compile(r"(?<=[,._/×])(?=\s?[A-Za-z])")
 
 
 def page(report: Report) -> str:
@@ -30,6 +33,7 @@ def page(report: Report) -> str:
         groups=_groups,
         kind=lambda block: type(block).__name__,
         svg=Markup,  # escaped where it is drawn
+        name=_name,
     )
 
 
@@ -40,6 +44,10 @@ def _file(name: str) -> str:
 
 def _groups(columns: Sequence[Column]) -> list[tuple[str, list[Column]]]:
     return [(name, list(members)) for name, members in groupby(columns, key=lambda column: column.group)]
+
+
+def _name(words: str) -> Markup:
+    return Markup("<wbr>").join(escape(part) for part in _PARTS.split(words))
 
 
 def _environment() -> Environment:

@@ -126,10 +126,11 @@ def _effects(study: Study, values: Mapping[str, Mapping[int, float]]) -> tuple[l
     levels = {arm.name: {factor: _level(arm, factor) for factor in study.factors} for arm in study.arms}
     if not set.intersection(*(set(values.get(arm.name, {})) for arm in study.arms)):
         return [], "No seed has a value in every arm yet."
+    reference = levels[study.reference]
     try:
         return [
-            *main_effects_of(study.factors, levels, values),
-            *interactions_of(study.factors, levels, values),
+            *main_effects_of(study.factors, levels, values, reference=reference),
+            *interactions_of(study.factors, levels, values, reference=reference),
         ], ""
     except ValueError as error:  # combinations were excluded
         return [], str(error)

@@ -85,7 +85,10 @@ def _curves(comparison: Comparison) -> list[Block]:
         counted = len(comparison.values.get(name, {}))
         out = sum(bool(result.rows) for result in comparison.of(name)) - counted
         told = f"mean of {plural(counted, 'run')}" + (f"; {plural(out, 'run')} left out" if out else "")
-        arms.append((name, told if drawings else "no run has begun", drawings))
+        if not drawings:
+            begun = [result for result in comparison.of(name) if result.status != "missing"]
+            told = f"no epoch was completed in {plural(len(begun), 'run')}" if begun else "no run has begun"
+        arms.append((name, told, drawings))
     if not any(charts.values()):
         return [Text("There are no curves yet.")]
     caption = (

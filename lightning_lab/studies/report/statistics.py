@@ -31,20 +31,19 @@ def claims_blocks(comparison: Comparison) -> list[Block]:
 
 def arms_blocks(comparison: Comparison, write: Format) -> list[Block]:
     """Make the table of arms."""
-    columns = [Column("arm"), Column("runs", "number"), Column("diverged", "number"), Column("n", "number")]
+    columns = [Column("arm"), Column("n", "number")]
     columns += [
         Column(title, "number", when)
         for when in ("last epoch", "best epoch")
         for title in ("mean", "sd", "95 % interval")
     ]
-    columns.append(Column("optimism", "number"))
+    columns += [Column("optimism", "number"), Column("runs", "number"), Column("diverged", "number")]
     rows = []
     for arm in comparison.arms:
-        total = sum(arm.counts.values())
         name = f"{arm.name} (reference)" if arm.name == comparison.study.reference else arm.name
-        counts = [total, arm.counts.get("diverged", 0), arm.last.n if arm.last else 0]
-        estimates = [*_estimate(arm.last, write), *_estimate(arm.selected, write)]
-        rows.append([name, *map(str, counts), *estimates, write.signed(arm.optimism)])
+        estimates = [*_estimate(arm.last, write), *_estimate(arm.selected, write), write.signed(arm.optimism)]
+        counts = [sum(arm.counts.values()), arm.counts.get("diverged", 0)]
+        rows.append([name, str(arm.last.n if arm.last else 0), *estimates, *map(str, counts)])
     note = (
         "n: runs in the means, without those that diverged, failed or are not done. Best epoch: each run's own, chosen "
         "on the validation data, hence too good. Optimism: mean of the best epochs minus mean of the last ones."

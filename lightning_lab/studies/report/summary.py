@@ -6,10 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from lightning_lab.studies.claims import fisher
 from lightning_lab.studies.report.blocks import Block, Counts, Items, Text, marked
 from lightning_lab.studies.report.formats import listing, plural, seeds_text
 from lightning_lab.studies.report.results import ArmResult, Comparison
+from lightning_lab.studies.table import MEASURED
 
+#: The significance level that all verdicts are made with.
+_ALPHA = 0.05
 #: More arms than this are not told one by one: the table has them all.
 _MOST_TOLD = 12
 _STATUSES = {
@@ -43,13 +47,14 @@ def summary(comparison: Comparison, warnings: Sequence[str]) -> list[Block]:
 
 
 def typographic(words: str) -> str:
-    """Give negative numbers a minus sign instead of a hyphen.
+    """Give negative numbers a minus sign instead of a hyphen, and keep ``p = 0.03`` in one line.
 
     Example:
         >>> typographic("worse: -0.8 (95 % -1.1 to -0.5), wd=1e-4")
         'worse: −0.8 (95 % −1.1 to −0.5), wd=1e-4'
     """
-    return re.sub(r"(?<![\w.-])-(?=\d)", "\N{MINUS SIGN}", words)
+    signed = re.sub(r"(?<![\w.-])-(?=\d)", "\N{MINUS SIGN}", words)
+    return re.sub(r"\b([np]) ([=<]) (?=\d)", "\\1\N{NO-BREAK SPACE}\\2\N{NO-BREAK SPACE}", signed)
 
 
 def _lead(comparison: Comparison) -> str:
@@ -61,9 +66,11 @@ def _lead(comparison: Comparison) -> str:
             return f"Nothing can be concluded yet: none of the {plural(len(comparison.results), 'run')} is done."
         return f"Nothing can be concluded: no run has a value of {study.metric} to compare."
     verdicts: Counter[str] = Counter(arm.difference.verdict for arm in comparison.arms if arm.difference)
-    if not verdicts:
+    lost = [arm.name for arm in comparison.arms if _all_diverged(arm)]
+    if not verdicts and not lost:
         return f"Nothing can be compared with {study.reference} yet."
-    parts = [
+    parts = [f"Nothing can be compared with {study.reference}"] if comparison.reference.last is None else []
+    parts += [
         f"{_names(comparison, verdict)} {words} the reference"
         for verdict, words in (("better", "better than"), ("worse", "worse than"), ("equivalent", "equivalent to"))
         if verdicts[verdict]
@@ -75,6 +82,8 @@ def _lead(comparison: Comparison) -> str:
         parts.append(f"{_names(comparison, open_)} {open_} from the reference")
     elif verdicts[open_]:
         parts.append(f"No arm can be told from the reference with {plural(_most(comparison), 'seed')}")
+    if lost:
+        parts.append(f"{'every' if parts else 'Every'} run of {listing(lost, 3)} diverged")
     return f"{'; '.join(parts)}."
 
 
@@ -115,7 +124,34 @@ def _concluded(comparison: Comparison) -> list[str]:
         for arm in comparison.arms
         if arm.difference and arm.difference.verdict == verdict
     ]
-    return _capped([f"{arm.name}: {_told(arm)}" for arm in arms])
+    effects = [
+        f"{'Main effect' if len(effect.factors) == 1 else 'Interaction'} of {typographic(effect.words)}"
+        for effect in comparison.effects
+        if effect.p_holm <= _ALPHA
+    ]
+    diverged = [words for arm in comparison.arms if (words := _divergence(arm, comparison.reference, shown=True))]
+    return [*_capped([f"{arm.name}: {_told(arm)}" for arm in arms]), *_capped(diverged), *_capped(effects)]
+
+
+def _all_diverged(arm: ArmResult) -> bool:
+    return 0 < arm.counts.get("diverged", 0) == sum(arm.counts.values())
+
+
+def _divergence(arm: ArmResult, reference: ArmResult, *, shown: bool) -> str:
+    """Word that all runs of an arm diverged; nothing if they did not, or if it is not as certain as asked for."""
+    if arm is reference or not _all_diverged(arm):
+        return ""
+    counts = [
+        (one.counts.get("diverged", 0), sum(one.counts.get(status, 0) for status in MEASURED))
+        for one in (arm, reference)
+    ]
+    (lost, well), (lost_there, well_there) = counts
+    p = fisher(lost, well, lost_there, well_there)
+    words = (
+        f"{arm.name}: diverged in {lost} of {lost + well} runs, the reference in {lost_there} of "
+        f"{lost_there + well_there}, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'} (Fisher's exact test, not adjusted)"
+    )
+    return typographic(words) if (p <= _ALPHA) == shown else ""
 
 
 def _told(arm: ArmResult) -> str:
@@ -127,7 +163,10 @@ def _told(arm: ArmResult) -> str:
 def _not_concluded(comparison: Comparison) -> list[str]:
     arms = [arm for arm in comparison.arms if arm.difference and arm.difference.verdict == "not distinguishable"]
     lines = _capped([f"{arm.name}: {_told(arm)}" for arm in arms])
-    empty = [arm.name for arm in comparison.arms if arm.last is None]
+    lines += _capped(
+        [words for arm in comparison.arms if (words := _divergence(arm, comparison.reference, shown=False))]
+    )
+    empty = [arm.name for arm in comparison.arms if arm.last is None and not _all_diverged(arm)]
     if empty:
         lines.append(f"Nothing is known of {listing(empty)}: no run to compare.")
     alone = [arm.name for arm in comparison.arms if arm.last is not None and arm.last.n == 1]
@@ -137,10 +176,11 @@ def _not_concluded(comparison: Comparison) -> list[str]:
         )
     counts = Counter(result.status for result in comparison.results)
     if counts["diverged"]:
-        where = [
+        where = [f"all of {arm.name}" for arm in comparison.arms if _all_diverged(arm)]
+        where += [
             f"{result.cell.arm} with seed {result.cell.seed}"
             for result in comparison.results
-            if result.status == "diverged"
+            if result.status == "diverged" and f"all of {result.cell.arm}" not in where
         ]
         runs = plural(counts["diverged"], "diverged run is", "diverged runs are")
         lines.append(f"{runs} in no mean ({listing(where)}): these means tell of the runs that went well.")
@@ -156,4 +196,4 @@ def _not_concluded(comparison: Comparison) -> list[str]:
 
 def _capped(lines: list[str]) -> list[str]:
     more = len(lines) - _MOST_TOLD
-    return lines if more <= 1 else [*lines[:_MOST_TOLD], f"{more} more arms: see the table of differences."]
+    return lines if more <= 1 else [*lines[:_MOST_TOLD], f"{more} more: see the tables below."]
