@@ -70,7 +70,7 @@ def line_of(state: StudyState) -> str:
 
 
 def _title(state: StudyState) -> list[str]:
-    left = "" if state.left_s is None else f", about {duration(state.left_s)} left"
+    left = "" if not state.left_s else f", about {duration(state.left_s)} left"  # nothing where all is over
     return [f"{state.name}  {state.metric}", f"{duration(state.elapsed_s)} so far{left}"]
 
 

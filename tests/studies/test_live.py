@@ -204,7 +204,7 @@ def test_a_study_on_a_terminal_is_one_table(tmp_path: Path) -> None:
     rows = shown(output)
     assert output.count("drop  val/acc  ") > 2  # it was drawn again and again
     assert rows[0] == "drop: 4 cells, 0 done, 4 to do."
-    assert re.fullmatch(r"drop  val/acc  \d+ s so far, about 0 s left", rows[1])
+    assert re.fullmatch(r"drop  val/acc  \d+ s so far", rows[1])
     assert rows[2:4] == ["+ 4 done  * the reference", ""]
     values = {
         (cell.arm, cell.seed): read_result(cell).rows[-1]["val/acc"]

@@ -153,6 +153,11 @@ def test_values_of_any_size(value: float, text: str) -> None:
     assert table_lines(state, width=80, height=24)[-1].split()[-1] == text
 
 
+def test_no_time_is_left_when_all_is_over() -> None:
+    state = study(cell("a", 0, "completed", 0.5), arms=("a",), seeds=(0,), left_s=0.0)
+    assert table_lines(state, width=80, height=24)[0] == "drop  val/acc  80 s so far"
+
+
 def test_one_line_for_a_log_file() -> None:
     words = "drop: 3 done, 1 diverged, 1 failed, 1 interrupted, 1 running, 2 missing of 9 cells  80 s"
     assert line_of(study(*HALF)) == f"{words}  left 3 min 10 s"
