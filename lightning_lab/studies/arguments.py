@@ -47,6 +47,21 @@ def study_parser(action: str, description: str, *examples: str) -> Parser:
     return parser
 
 
+def command_of(action: str, study: Study, folder: Path) -> str:
+    """Word the command that does something with a study.
+
+    Args:
+        action: For example ``report``.
+        study: The study.
+        folder: ``<logs>/studies/<name>``.
+    """
+    shelf = shipped.FOLDER / shipped.STUDIES
+    name = study.file.relative_to(shelf).with_suffix("") if shelf in study.file.parents else study.file
+    logs = folder.parent.parent
+    where = "" if logs == Path("logs") else f" --run.logs {logs}"
+    return f"lightning-lab study {action} {name}{' --short' if study.short else ''}{where}"
+
+
 def study_of(options: Namespace) -> Known:
     """Read the study that a command line names.
 

@@ -84,6 +84,7 @@ def run_together(orders: Sequence[Order]) -> list[Outcome | None]:
     started = time.monotonic()
     orders[0].log.parent.mkdir(parents=True, exist_ok=True)
     _wait_for_locks(orders)
+    hand_back(orders[0].study)  # it may have begun to leave meanwhile
     fresh = [order for order in orders if order.begins]
     attempts = int(len(fresh) > 1 and not orders[0].stop.exists())
     log = orders[0].together_log

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lightning_lab.runs.errors import InputError
 from lightning_lab.studies import vault
-from lightning_lab.studies.arguments import study_of, study_parser
+from lightning_lab.studies.arguments import command_of, study_of, study_parser
 from lightning_lab.studies.cells import CellResult
 from lightning_lab.studies.design import Study
 from lightning_lab.studies.estimate import estimate
@@ -34,7 +34,7 @@ def select(args: list[str]) -> int:
     if selection["left_out"]:
         print(f"Left out, because not every seed has a result: {', '.join(selection['left_out'])}.")
     print(f"The choice is kept in {folder / vault.SELECTION}.")
-    print(f"Test it, once: lightning-lab study test {options.file}{' --short' if study.short else ''}")
+    print(f"Test it, once: {command_of('test', study, folder)}")
     return 0
 
 

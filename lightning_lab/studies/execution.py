@@ -44,12 +44,12 @@ def cluster(address: str | None, *, jobs: int, gpus: int, per_gpu: int, study: P
     import dask
     from distributed import Client, Scheduler, SpecCluster, Worker
 
-    # A cell that takes its worker down again and again is stopped by its own count of crashes, not by Dask's.
-    dask.config.set({"distributed.scheduler.allowed-failures": 100})
     if address is not None:
         with connected(address, study=study) as client:
             yield client
         return
+    # A cell that takes its worker down again and again is stopped by its own count of crashes, not by Dask's.
+    dask.config.set({"distributed.scheduler.allowed-failures": 100})
     # Workers of this process: they wait for the cells, and processes of their own would only cost their imports.
     web = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}  # Dask serves a page all the same: to nobody else
     here = {"cls": Scheduler, "options": {"protocol": "inproc", **web}}

@@ -48,9 +48,9 @@ def expected_time(results: list[CellResult], calibrated: Calibrated | None = Non
     start = ""
     if calibrated and by_trial:
         source += f", {by_trial} calibrated" if times else "calibrated"
-        start = f", and {_duration(calibrated.start_s)} to start each"
+        start = f", and {duration(calibrated.start_s)} to start each"
     return (
-        f"about {_duration(total)} of training for {len(left)} cells, one after another ({_duration(mean)} a cell, "
+        f"about {duration(total)} of training for {len(left)} cells, one after another ({duration(mean)} a cell, "
         f"{source}){start}"
     )
 
@@ -145,7 +145,13 @@ def _bytes(run: RunDirectory) -> int:
     return sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Word an expected or mean time, to two digits.
+
+    Example:
+        >>> duration(0.271), duration(95.4), duration(150), duration(9000)
+        ('0.27 s', '95 s', '2.5 min', '2.5 h')
+    """
     for unit, length in (("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.2g} {unit}" if seconds < 100 * length else f"{seconds / length:.0f} {unit}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from lightning_lab.runs.errors import InputError
-from lightning_lab.studies.arguments import study_of, study_parser
+from lightning_lab.studies.arguments import command_of, study_of, study_parser
 from lightning_lab.studies.calibration import Calibrated, read_calibration
 from lightning_lab.studies.cells import CellResult
 from lightning_lab.studies.design import Study
@@ -68,8 +68,7 @@ def main(args: list[str]) -> int:
         failed = calibrate(study, results, folder, threads=options.threads or 1)
     print(plan(study, results, read_calibration(study, results, folder)))
     over = all(result.done for result in results)
-    where = (" --short" if options.short else "") + ("" if options.logs == "logs" else f" --run.logs {options.logs}")
-    print(f"\nnext: lightning-lab study {'report' if over else 'run'} {options.file}{where}")
+    print(f"\nnext: {command_of('report' if over else 'run', study, folder)}")
     return 1 if failed else 0
 
 

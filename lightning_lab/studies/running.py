@@ -15,11 +15,12 @@ from lightning_lab.runs.files import write_bytes
 from lightning_lab.runs.lock import RunLock, owner_of
 from lightning_lab.runs.start import check_writable
 from lightning_lab.runs.vault import STUDY
-from lightning_lab.studies.arguments import study_of, study_parser
+from lightning_lab.studies.arguments import command_of, study_of, study_parser
 from lightning_lab.studies.cells import Cell, CellResult, read_result
 from lightning_lab.studies.design import Study
 from lightning_lab.studies.dispatch import groups_of, orders_of
 from lightning_lab.studies.execution import cluster, most_jobs, outcomes_of, submit
+from lightning_lab.studies.forecast import duration
 from lightning_lab.studies.live import Show
 from lightning_lab.studies.orders import OVER, PRE_EMPTED, Order, Outcome, last_line, log_of
 from lightning_lab.studies.resources import has_worker_with, read_resources
@@ -128,7 +129,7 @@ def run_study(
     todo = [result.cell for result in left]
     print(f"{study.name}: {len(results)} cells, {len(results) - len(todo)} done, {len(todo)} to do.", flush=True)
     if not todo:
-        print(f"Nothing to do. The report: lightning-lab study report {study.file}{' --short' if study.short else ''}")
+        print(f"Nothing to do. The report: {command_of('report', study, folder)}")
         return 0
     check_writable(RunDirectory(folder))
     lock = RunLock(folder)
@@ -153,7 +154,9 @@ def run_study(
                 outcomes = _watch(futures, orders, todo, study, hand_over, show)
     finally:
         lock.release()
-    return _conclude(study, todo, outcomes)
+    code = _conclude(todo, outcomes)
+    print(f"The report: {command_of('report', study, folder)}")
+    return code
 
 
 def _announce(groups: Sequence[tuple[Order, ...]], orders: Sequence[Order], todo: Sequence[Cell]) -> None:
@@ -212,24 +215,17 @@ def _tell(cell: Cell, outcome: Outcome, study: Study, count: int, total: int, le
     value = f"  {study.metric} {best:.4g}" if isinstance(best, float) else ""
     how = f"failed: {outcome.failure}" if outcome.failure else result.status
     again = f", {outcome.attempts} attempts" if outcome.attempts > 1 else ""
-    left = f"  left {_duration(left_s)}" if count < total else ""
+    left = f"  left {duration(left_s)}" if count < total else ""
     line = f"[{count}/{total}] {cell.arm}  seed {cell.seed}  {how}{again}{value}  {outcome.wall_s:.1f} s{left}"
     show.end(cell, line, failed=outcome.code not in (*OVER, *PRE_EMPTED))
 
 
-def _conclude(study: Study, todo: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> int:
+def _conclude(todo: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> int:
     results: list[CellResult] = [read_result(cell) for cell in todo]
     bad = [result for result in results if not result.done]
     seconds = [outcome.wall_s for outcome in outcomes.values()]
-    print(f"Done: {len(results) - len(bad)} of {len(results)} cells, {_duration(statistics.fmean(seconds))} each.")
+    print(f"Done: {len(results) - len(bad)} of {len(results)} cells, {duration(statistics.fmean(seconds))} each.")
     for result in bad:
         log = log_of(result.cell.directory)
         print(f"  {result.cell.arm}  seed {result.cell.seed}: {last_line(log)} ({log})")
-    print(f"The report: lightning-lab study report {study.file}{' --short' if study.short else ''}")
     return 1 if bad else 0
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from distributed import Reschedule
 
 from lightning_lab.rehearsal.result import compare, result_of
 from lightning_lab.runs.directory import RunDirectory
@@ -187,6 +188,23 @@ def owner(one: Order) -> int:
 
 def seeds(logs: Path, *arguments: str, epochs: int) -> list[Order]:
     return [order(logs, f"cell{seed}", f"--seed_everything={seed}", *arguments, epochs=epochs) for seed in range(3)]
+
+
+def test_cells_are_not_begun_together_on_a_worker_that_has_begun_to_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def leaves() -> bool:  # since the second time that it is asked: while the cells wait for their locks
+        asked.append(len(asked) > 0)
+        return asked[-1]
+
+    monkeypatch.setattr("lightning_lab.studies.worker.is_leaving", leaves)
+    orders = seeds(tmp_path, epochs=2)
+    with pytest.raises(Reschedule):
+        run_orders(orders)
+    assert all(one.begins for one in orders)
+    assert not orders[0].together_log.exists()
 
 
 @pytest.mark.usefixtures("warm")

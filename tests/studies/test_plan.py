@@ -12,9 +12,11 @@ import pytest
 from study_files import leave, study_of, write_study
 from support import Lab
 
+from lightning_lab import shipped
 from lightning_lab.runs.lock import RunLock
+from lightning_lab.studies.arguments import command_of
 from lightning_lab.studies.cells import Cell, read_result
-from lightning_lab.studies.design import cells_of
+from lightning_lab.studies.design import cells_of, read_study
 from lightning_lab.studies.orders import log_of
 
 FREE_OF = ("torch", "lightning", "dask", "distributed", "jsonargparse")
@@ -275,3 +277,13 @@ def test_answers_without_torch_in_well_under_a_second(args: list[str], tmp_path:
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stderr) == []
     assert min(times) < 0.7
+
+
+def test_the_next_command_names_shipped_studies_and_the_short_budget(tmp_path: Path) -> None:
+    study = read_study(shipped.find_study("lab_c/vgg13"), short=True)
+    assert command_of("run", study, Path("logs/studies/x")) == "lightning-lab study run lab_c/vgg13 --short"
+    study = study_of(tmp_path)
+    path = tmp_path / "study.yaml"
+    assert command_of("report", study, tmp_path / "studies" / "drop") == (
+        f"lightning-lab study report {path} --run.logs {tmp_path}"
+    )
