@@ -167,7 +167,8 @@ def _check_installed(name: str, packages: tuple[str, ...]) -> None:
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
         raise InputError(
-            f'`format` {name} needs {", ".join(missing)}, which is not installed: pip install "lightning-lab[export]"'
+            f"`format` {name} needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: "
+            'pip install "lightning-lab[export]"'
         )
 
 

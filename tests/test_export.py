@@ -181,9 +181,9 @@ def test_images_that_have_moved(lab: Lab, image_tree: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "missing", "words"),
     [
-        ("onnx", ("onnx", "onnxruntime"), "onnx, onnxruntime"),
-        ("onnx", ("onnxscript",), "onnxscript"),
-        ("safetensors", ("safetensors",), "safetensors"),
+        ("onnx", ("onnx", "onnxruntime"), "onnx, onnxruntime, which are"),
+        ("onnx", ("onnxscript",), "onnxscript, which is"),
+        ("safetensors", ("safetensors",), "safetensors, which is"),
     ],
 )
 def test_a_missing_package_names_the_extra(
@@ -192,7 +192,7 @@ def test_a_missing_package_names_the_extra(
     for package in missing:
         monkeypatch.setitem(sys.modules, package, None)  # type: ignore[arg-type]  # as if it were not there
     answer = lab("export", "mlp/one", f"--format={name}")
-    told = f'error: `format` {name} needs {words}, which is not installed: pip install "lightning-lab[export]"\n'
+    told = f'error: `format` {name} needs {words} not installed: pip install "lightning-lab[export]"\n'
     assert (answer.code, answer.err) == (2, told)
 
 
