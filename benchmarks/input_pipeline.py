@@ -27,7 +27,9 @@ def main() -> None:
     pixels = torch.randint(0, 256, (IMAGES, 32, 32, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     examples = Examples(pixels, torch.zeros(IMAGES, dtype=torch.long))
     prepare = partial(normalise, mean=MEAN, std=STD)
-    ours = TensorLoader(examples, batch_size=BATCH, shuffle=True, augment=Augment(), prepare=prepare)
+    ours = TensorLoader(
+        examples, batch_size=BATCH, shuffle=True, augment=Augment(crop=4, flip="random"), prepare=prepare
+    )
     theirs = ordinary.loader(examples, batch_size=BATCH, train=True)
 
     def images_per_s(loader: TensorLoader | ordinary.Loader) -> float:

@@ -115,9 +115,8 @@ def training_loader(cli: LabCLI) -> TensorLoader:
         raise InputError(f"{type(data).__name__} has no `augment`: there are no images to change.")
     if not isinstance(data.augment, Augment) or not active(data.augment):
         raise InputError(
-            "No augmentation is on. Set one, in the configuration or here, for example: --data.augment.crop 0 "
-            "--data.augment.flip none --data.augment.rotate 15. All of them: lightning-lab fit --data.help "
-            f"{type(data).__name__}"
+            "No augmentation is on. Set one, in the configuration or here, for example: --data.augment.rotate 15. All "
+            f"of them: lightning-lab fit --data.help {type(data).__name__}"
         )
     data.prepare_data()
     data.setup("fit")
@@ -234,12 +233,12 @@ _DESCRIPTION = """Show training images before and after each augmentation, as on
 A row is an image; the columns are the image as it is, each configured augmentation alone, and all of them together in
 the first three epochs. The draws are those of a run with the same seed: what stands under "all together" is what the
 net is given, before it is normalised. Only training data are read. Any key of `fit` can follow, so an augmentation can
-be tried before it is configured. crop and flip are on in an augmentation that does not switch them off.
+be tried before it is configured.
 
 examples:
   lightning-lab augment                                                     digits/lenet5: crop
   lightning-lab augment --config cifar10/speedrun --data.root DIR
-  lightning-lab augment --config digits/mlp --data.augment.crop 0 --data.augment.flip none --data.augment.rotate 15
+  lightning-lab augment --config digits/mlp --data.augment.rotate 15
   lightning-lab augment --data.augment.shift 2 --data.augment.resize 0.2 --data.augment.noise 0.1
   lightning-lab augment --data.augment.cutout 8 --rows 10 --seed_everything 1 --output sheet.png
   lightning-lab augment --config RUN/config.yaml                            of a run that was made"""

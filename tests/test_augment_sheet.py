@@ -87,8 +87,8 @@ def test_each_alone_has_the_draws_that_it_has_among_the_others() -> None:
 
 def test_the_table_has_every_augmentation() -> None:
     assert {*OFF, "padding"} == set(inspect.signature(Augment).parameters)
-    assert active(Augment(**OFF)) == []  # type: ignore[arg-type]
-    assert active(Augment(crop=0, flip="none", noise=0.1, rotate=3)) == ["rotate", "noise"]
+    assert active(Augment()) == active(Augment(**OFF)) == []  # type: ignore[arg-type]
+    assert active(Augment(noise=0.1, rotate=3)) == ["rotate", "noise"]
 
 
 def test_the_first_of_each_class_then_the_second() -> None:
@@ -198,7 +198,7 @@ from lightning_lab.data.loader import Examples, TensorLoader
 class Own(LightningDataModule):
     def __init__(self, channels: int = 5, known: bool = True, seed: int = 0):
         super().__init__()
-        self.augment, self.known = Augment(), known
+        self.augment, self.known = Augment(crop=1), known
         self.examples = Examples(torch.zeros(4, channels, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
     def train_dataloader(self):
         return TensorLoader(self.examples, batch_size=2, augment=self.augment if self.known else None)
@@ -208,8 +208,8 @@ class Own(LightningDataModule):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("--config digits/mlp", "No augmentation is on. Set one, in the configuration or here, for example: --data.augment.crop 0"),
-        ("--config digits/mlp --data.augment.crop 0 --data.augment.flip none", "No augmentation is on."),
+        ("--config digits/mlp", "No augmentation is on. Set one, in the configuration or here, for example: --data.augment.rotate 15. All"),
+        ("--config digits/mlp --data.augment.crop 0", "No augmentation is on."),
         ("--config regression/mlp", "Regression has no `augment`: there are no images to change."),
         ("--data own_images.Own", "Only images of 1 or 3 channels can be shown, got 5 x 8 x 8."),
         ("--data own_images.Own --data.known false", "Own augments in a loader of its own, which is not known here."),

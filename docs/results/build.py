@@ -43,13 +43,11 @@ def collect(name: str, logs: Path) -> bool:
         logs: Where runs are.
 
     Returns:
-        Whether all of them are done: half a study is no result.
+        Whether all of them are done, in full or at the budget of `--short`: half a study is no result.
     """
-    study = read_study(shipped.find_study(name))
-    results = [read_result(cell) for cell in cells_of(study, logs)]
-    if not all(result.done for result in results):
+    comparison = _complete(name, logs)
+    if comparison is None:
         return False
-    comparison = compare(study, results)
     folder = HERE / name
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "arms.csv", arms_csv(comparison))
@@ -57,6 +55,16 @@ def collect(name: str, logs: Path) -> bool:
     write_text(folder / "claims.csv", _claims_csv(comparison))
     write_text(folder / "conditions.csv", _conditions_csv(name, comparison))
     return True
+
+
+def _complete(name: str, logs: Path) -> Comparison | None:
+    file = shipped.find_study(name)
+    for short in [False, True] if "short" in yaml.safe_load(file.read_text()) else [False]:
+        study = read_study(file, short=short)
+        results = [read_result(cell) for cell in cells_of(study, logs)]
+        if all(result.done for result in results):
+            return compare(study, results)
+    return None
 
 
 def _claims_csv(comparison: Comparison) -> str:
@@ -86,7 +94,7 @@ def _conditions_csv(name: str, comparison: Comparison) -> str:
     study = comparison.study
     done = [result for result in comparison.results if result.done]
     rows: list[list[Any]] = [
-        ["command", f"lightning-lab study run {name}"],
+        ["command", f"lightning-lab study run {name}{' --short' if study.short else ''}"],
         ["budget", f"{study.budget.amount:g} {study.budget.unit}"],
         ["seeds", seeds_text(study.seeds)],
         ["cells", f"{len(done)} of {len(comparison.results)}"],
@@ -125,12 +133,12 @@ def _study(name: str) -> list[str]:
     file = f"[`{name}`](../../configs/studies/{name}.yaml)"
     arms = _read(name, "arms")
     if not arms:
-        return [f"{file}: `lightning-lab study run {name}`. Not run yet.", ""]
+        return [f"{file}: `{_command(name)}`. Not run yet.", ""]
     known = {row["entry"]: row["value"] for row in _read(name, "conditions")}
     commits = " and ".join(commit[:10] for commit in known.get("commit", "").split("; "))
     dirty = " with changes" if "true" in known.get("dirty", "") else ""
     lines = [
-        f"{file}: `{known['command']}` at commit {commits}{dirty}; {known['budget']}, {known['seeds']}, "
+        f"{file}: `{_command(name)}` at commit {commits}{dirty}; {known['budget']}, {known['seeds']}, "
         f"{known['cells']} cells done; {known['compared by']}. {known['hardware.cores']} cores of "
         f"{known['hardware.processor']} (bf16 units: {known['hardware.bf16_units']}), torch "
         f"{known['versions.torch']}, lightning {known['versions.lightning']}, Python {known['python']}.",
@@ -182,7 +190,7 @@ def _index(labs: list[dict[str, Any]]) -> str:
                 counts[word] += 1
                 verdicts.append(f"{claim['id']} {word}")
             file = row.get("file") or f"configs/studies/{row['study']}.yaml"
-            command = row.get("command") or f"lightning-lab study run {row['study']}"
+            command = row.get("command") or _command(row["study"])
             link = f"[{row['row']}]({lab['page']}.md)"
             said = "; ".join(verdicts) or row.get("status", "–")
             table.append(f"| {link} | {_escaped(row['title'])} | [{file}](../../{file}) | `{command}` | {said} |")
@@ -206,6 +214,12 @@ def _index(labs: list[dict[str, Any]]) -> str:
         )
         + "\n"
     )
+
+
+def _command(name: str) -> str:
+    """What was run; where nothing was yet, the study in full."""
+    known = {row["entry"]: row["value"] for row in _read(name, "conditions")}
+    return known.get("command", f"lightning-lab study run {name}")
 
 
 def _read(name: str, what: str) -> list[Row]:

@@ -35,8 +35,8 @@ class Augment:
     """Random changes to training images: crop, flip, shift, rotate, resize, brightness, grey, noise, cutout.
 
     They are made in this order, each on the bytes that the one before it left; shift, rotate and resize together, as
-    one bilinear resampling. Each example has its own draws, the same in whatever batch it comes. What is off costs
-    nothing.
+    one bilinear resampling. Each example has its own draws, the same in whatever batch it comes. Each is off until it
+    is set, so that a study of one is a study of that one; what is off costs nothing.
 
     Args:
         crop: Pad each side by this many pixels and cut a window of the original size at a random place. 0 is off.
@@ -74,9 +74,9 @@ class Augment:
     def __init__(
         self,
         *,
-        crop: int = 4,
+        crop: int = 0,
         padding: Literal["zeros", "reflect"] = "zeros",
-        flip: Literal["none", "random", "alternating"] = "random",
+        flip: Literal["none", "random", "alternating"] = "none",
         shift: float = 0.0,
         rotate: float = 0.0,
         resize: float = 0.0,

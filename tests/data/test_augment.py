@@ -117,7 +117,7 @@ def test_two_epochs_of_alternating_show_both_sides_of_every_image(epoch: int) ->
 
 
 def test_alternating_still_cuts_another_window_in_each_epoch() -> None:
-    augment = Augment(flip="alternating")
+    augment = Augment(crop=4, flip="alternating")
     one, two = (augment.draw(40, seed=0, epoch=epoch) for epoch in (0, 1))
     assert torch.equal(one[:, 2], two[:, 2])
     assert not torch.equal(one[:, :2], two[:, :2])
@@ -139,6 +139,11 @@ def test_draws_depend_on_seed_and_epoch_and_on_nothing_else(flip: Any) -> None:
     assert torch.equal(augment.draw(50, seed=1, epoch=2), first)
     assert not torch.equal(augment.draw(50, seed=1, epoch=3), first)
     assert not torch.equal(augment.draw(50, seed=2, epoch=2)[:, 2], first[:, 2])
+
+
+def test_each_is_off_until_it_is_set() -> None:
+    augment, x = Augment(), pictures(20)
+    assert torch.equal(augment(x, augment.draw(20, seed=0, epoch=0), 0), x)
 
 
 def test_every_window_is_equally_likely() -> None:

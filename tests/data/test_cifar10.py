@@ -62,7 +62,7 @@ def test_fit_does_not_read_the_test_images(tree: Tree, tmp_path: Path) -> None:
 
 
 def test_batches_are_normalised_and_only_training_is_augmented(tree: Tree, tmp_path: Path) -> None:
-    module = ready(tree(tmp_path, CLASS_NAMES), "fit", batch_size=1000, augment=Augment())
+    module = ready(tree(tmp_path, CLASS_NAMES), "fit", batch_size=1000, augment=Augment(crop=4, flip="random"))
     (train,), (val,) = module.train_dataloader(), module.val_dataloader()
 
     def normalised(examples: Examples) -> torch.Tensor:

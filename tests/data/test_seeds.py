@@ -71,7 +71,7 @@ def make(request: pytest.FixtureRequest, tree: Callable[..., Path], tmp_path: Pa
     """Build the data module of that name, ready to train."""
     name = request.param
     settings: dict[str, Callable[[], dict[str, Any]]] = {
-        "CIFAR10": lambda: {"root": str(tree(tmp_path, CLASS_NAMES)), "augment": Augment()},
+        "CIFAR10": lambda: {"root": str(tree(tmp_path, CLASS_NAMES)), "augment": Augment(crop=4, flip="random")},
         "Digits": lambda: {"augment": Augment(crop=2)},
         "ImageFolder": lambda: {"root": str(tree(tmp_path, ("ant", "bee"), train=20)), "augment": Augment(crop=2)},
         "Regression": lambda: {"num_samples": 200, "noise": 0.1},
