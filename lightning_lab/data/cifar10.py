@@ -19,7 +19,14 @@ from torchvision.datasets.utils import check_integrity
 from lightning_lab.data.augment import Augment
 from lightning_lab.data.images import read_predict_folder, read_tree
 from lightning_lab.data.listing import check_same_classes, class_folders
-from lightning_lab.data.loader import Examples, TensorLoader, check_batch_size, normalise, placement
+from lightning_lab.data.loader import (
+    Examples,
+    TensorLoader,
+    check_batch_size,
+    evaluation_batch_size,
+    normalise,
+    placement,
+)
 from lightning_lab.data.split import carve, check_val_frac
 from lightning_lab.runs.errors import InputError
 
@@ -148,7 +155,7 @@ class CIFAR10(LightningDataModule):
     def _loader(self, part: str, *, shuffle: bool = False) -> TensorLoader:
         return TensorLoader(
             self._parts[part],
-            batch_size=self.batch_size,
+            batch_size=self.batch_size if shuffle else evaluation_batch_size(self.batch_size, self._parts[part].x),
             shuffle=shuffle,
             augment=self.augment if shuffle else None,
             prepare=partial(normalise, mean=MEAN, std=STD),

@@ -14,7 +14,14 @@ from torch import Tensor
 
 from lightning_lab.data.augment import Augment
 from lightning_lab.data.images import read_predict_folder
-from lightning_lab.data.loader import Examples, TensorLoader, check_batch_size, normalise, placement
+from lightning_lab.data.loader import (
+    Examples,
+    TensorLoader,
+    check_batch_size,
+    evaluation_batch_size,
+    normalise,
+    placement,
+)
 from lightning_lab.data.matfile import read_arrays
 from lightning_lab.data.split import carve, check_val_frac, fingerprint, stratified_split
 from lightning_lab.runs.errors import InputError
@@ -139,7 +146,7 @@ class Digits(LightningDataModule):
             examples = Examples(_resize(examples.x, self.input_shape[1]), examples.y)
         return TensorLoader(
             examples,
-            batch_size=self.batch_size,
+            batch_size=self.batch_size if shuffle else evaluation_batch_size(self.batch_size, examples.x),
             shuffle=shuffle,
             augment=self.augment if shuffle else None,
             prepare=self._prepare,

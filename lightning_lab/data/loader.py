@@ -21,6 +21,10 @@ from lightning_lab.data.augment import Augment
 from lightning_lab.runs.errors import InputError
 from lightning_lab.runs.seeds import stream_seed
 
+#: What is evaluated at once where training batches are smaller: examples, and numbers in them (images of 224 x 224 are
+#: large enough as they are).
+EVALUATED_AT_ONCE, NUMBERS_AT_ONCE = 256, 2**20
+
 
 class Batch(NamedTuple):
     """One rank's part of a global batch.
@@ -242,6 +246,26 @@ def check_batch_size(batch_size: int) -> None:
     """
     if batch_size < 1:
         raise InputError(f"`batch_size` must be at least 1, got {batch_size}.")
+
+
+def evaluation_batch_size(batch_size: int, x: Tensor) -> int:
+    """Choose how many examples are evaluated at once: small training batches would spend the time on validation.
+
+    Nothing but the last bit of a sum depends on it. No gradient is kept, so a larger batch fits where it trained.
+
+    Args:
+        batch_size: Examples in a training batch.
+        x: All examples. Shape (N, ...).
+
+    Returns:
+        A multiple of `batch_size`: itself, if that is 256 examples or 2^20 numbers already.
+
+    Example:
+        >>> evaluation_batch_size(4, torch.zeros(10000, 3, 32, 32))
+        256
+    """
+    at_once = min(EVALUATED_AT_ONCE, NUMBERS_AT_ONCE // max(1, x[0:1].numel()))
+    return batch_size * max(1, at_once // batch_size)
 
 
 def normalise(x: Tensor, *, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

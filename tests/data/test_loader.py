@@ -16,8 +16,17 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.transforms.v2 import functional
 
+from lightning_lab.data import Digits, Regression
 from lightning_lab.data.augment import Augment
-from lightning_lab.data.loader import Batch, Examples, TensorLoader, _constants, normalise, placement
+from lightning_lab.data.loader import (
+    Batch,
+    Examples,
+    TensorLoader,
+    _constants,
+    evaluation_batch_size,
+    normalise,
+    placement,
+)
 from lightning_lab.data.pixels import _quantiles
 from lightning_lab.runs.errors import InputError
 
@@ -421,3 +430,30 @@ def test_plain_leaves_the_epoch_under_way_alone() -> None:
     list(handed.plain())
     assert handed.state_dict() == {"epoch": 0, "batches": 1}
     assert [batch.y.tolist() for batch in batches] == [batch.y.tolist() for batch in loader(shuffle=True)][1:]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "shape", "expected"),
+    [
+        (1, (3, 32, 32), 256),
+        (100, (1,), 200),
+        (96, (3, 32, 32), 192),
+        (128, (3, 32, 32), 256),
+        (500, (1,), 500),
+        (4, (3, 224, 224), 4),
+        (2, (3, 224, 224), 6),
+        (1, (3, 1024, 1024), 1),
+    ],
+)
+def test_small_batches_are_evaluated_together(batch_size: int, shape: tuple[int, ...], expected: int) -> None:
+    assert evaluation_batch_size(batch_size, torch.zeros(1, *shape)) == expected
+
+
+@pytest.mark.parametrize("data", [Digits(batch_size=3), Regression(batch_size=3)], ids=["Digits", "Regression"])
+def test_validation_and_test_do_not_take_one_step_for_each_training_batch(data: Digits | Regression) -> None:
+    data.setup("fit")
+    data.setup("test")
+    assert data.train_dataloader().batch_size == 3
+    for loader in (data.val_dataloader(), data.test_dataloader()):
+        assert loader.batch_size == 255
+        assert len(torch.cat([batch.indices for batch in loader])) == len(loader.examples)
