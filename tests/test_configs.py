@@ -26,14 +26,14 @@ TRAINING = [
     "regression/mlp",
 ]
 LAB_A = (
-    *("augmentation", "bias", "convolution", "decay", "depth", "dropout", "early_stopping", "initialisation"),
-    *("last_layer", "loss", "momentum", "norm_penalty", "normalisation", "width"),
+    *("augmentation", "best_conv", "best_mlp", "bias", "convolution", "decay", "depth", "dropout", "early_stopping"),
+    *("initialisation", "last_layer", "loss", "momentum", "norm_penalty", "normalisation", "width"),
 )
-LAB_C = ("lenet", "momentum", "regularisers", "vgg13", "vgg16", "vgg19")
+LAB_C = ("best_classic", "best_wide", "lenet", "momentum", "regularisers", "vgg13", "vgg16", "vgg19")
 STUDIES = [
     "digits_dropout",
     *(f"lab_a/{name}" for name in LAB_A),
-    *("lab_b/clipping", "lab_b/table"),
+    *("lab_b/best", "lab_b/clipping", "lab_b/table"),
     *(f"lab_c/{name}" for name in LAB_C),
     "lab_d/optimisers",
 ]

@@ -19,8 +19,10 @@ import yaml
 
 from lightning_lab import shipped
 from lightning_lab.runs.files import write_text
+from lightning_lab.studies import vault
 from lightning_lab.studies.cells import read_result
 from lightning_lab.studies.design import cells_of, read_study
+from lightning_lab.studies.estimate import estimate
 from lightning_lab.studies.report.formats import Format, plural, seeds_text
 from lightning_lab.studies.report.origin import environment_facts
 from lightning_lab.studies.report.results import Comparison, compare
@@ -54,6 +56,9 @@ def collect(name: str, logs: Path) -> bool:
     write_text(folder / "cells.csv", cells_csv(comparison).replace(f"{logs.as_posix()}/", "logs/"))
     write_text(folder / "claims.csv", _claims_csv(comparison))
     write_text(folder / "conditions.csv", _conditions_csv(name, comparison))
+    readings = vault.read_ledger(logs / "studies" / comparison.study.name)
+    if readings:
+        write_text(folder / "tested.csv", _tested_csv(readings))
     return True
 
 
@@ -106,6 +111,15 @@ def _conditions_csv(name: str, comparison: Comparison) -> str:
     return csv_text(["entry", "value"], rows)
 
 
+def _tested_csv(readings: list[dict[str, Any]]) -> str:
+    metrics = sorted({name for reading in readings for name in reading["result"]})
+    rows = [
+        [reading["arm"], reading["seed"], reading["reason"], *(reading["result"].get(name) for name in metrics)]
+        for reading in readings
+    ]
+    return csv_text(["arm", "seed", "reason", *metrics], rows)
+
+
 def render() -> dict[Path, str]:
     """Write the pages, as text by file."""
     labs = yaml.safe_load((HERE / "labs.yaml").read_text())
@@ -156,7 +170,26 @@ def _study(name: str) -> list[str]:
             f"| {_escaped(row['arm'])} | {row['last_n']} | {write(_number(row, 'last_mean'))} | "
             f"{write(_number(row, 'last_sd'))} | {_escaped(between)} | {told} | {row['diverged']} |"
         )
-    return [*lines, "", f"[All cells]({name}/cells.csv), [arms]({name}/arms.csv), [claims]({name}/claims.csv).", ""]
+    return [
+        *[*lines, ""],
+        *([_tested(name), ""] if _read(name, "tested") else []),
+        *[f"[All cells]({name}/cells.csv), [arms]({name}/arms.csv), [claims]({name}/claims.csv).", ""],
+    ]
+
+
+def _tested(name: str) -> str:
+    """What the test set said of the arm that was chosen on validation data."""
+    readings = _read(name, "tested")
+    metric = next(metric for metric in ("test/acc", "test/loss") if metric in readings[0])
+    values = [float(reading[metric]) for reading in readings]
+    found = estimate(values)
+    write = Format([found.mean, *values], [found.sd])
+    between = f"{write(min(values))} to {write(max(values))}"
+    return (
+        f"Tested: {_escaped(readings[0]['arm'])}, chosen on validation. {metric} {write(found.mean)}, sd "
+        f"{write(found.sd)}, 95 % interval of the mean over seeds {write.interval(found.low, found.high)}, {between}; "
+        f"{plural(len(readings), 'reading')} of the test set."
+    )
 
 
 def _claims(row: dict[str, Any]) -> list[str]:
@@ -192,7 +225,8 @@ def _index(labs: list[dict[str, Any]]) -> str:
             file = row.get("file") or f"configs/studies/{row['study']}.yaml"
             command = row.get("command") or _command(row["study"])
             link = f"[{row['row']}]({lab['page']}.md)"
-            said = "; ".join(verdicts) or row.get("status", "–")
+            tested = _tested(row["study"]).partition(", sd")[0] if _read(row.get("study", ""), "tested") else "–"
+            said = "; ".join(verdicts) or row.get("status", tested)
             table.append(f"| {link} | {_escaped(row['title'])} | [{file}](../../{file}) | `{command}` | {said} |")
     total = sum(counts.values())
     words = ", ".join(f"{counts[word]} {word}" for word in (*VERDICTS, "not run") if counts[word])
