@@ -239,7 +239,7 @@ def _index(labs: list[dict[str, Any]]) -> str:
                 "confirmed, refuted or open by the rules of `lightning_lab/studies/claims.py`: a two-sided paired t "
                 "test at 5 %, equivalence within the margin that the study file states, exact tests of counts where "
                 "runs diverge. Refuted is also a gain that is real and smaller than the margin. Values are of "
-                "validation data; nothing here was chosen on test data.",
+                "validation data but where test is written; nothing was chosen on test data.",
                 "",
                 *table,
                 "",

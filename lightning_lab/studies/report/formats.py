@@ -13,7 +13,7 @@ _MOST_PLACES = 6
 
 
 class Format:
-    """Write the values of one metric, all with the same number of decimals.
+    """Write the values of one metric, all with the same number of decimals, or, if they span decades, of digits.
 
     Args:
         values: The values that will be written.
@@ -23,22 +23,30 @@ class Format:
         >>> write = Format([0.97, 0.98], [0.0032, 0.0041])
         >>> write(0.97123), write.signed(-0.00417), write.interval(0.9681, 0.9744)
         ('0.9712', '−0.0042', '[0.9681, 0.9744]')
+        >>> write = Format([1.63, 0.000237], [0.06, 0.00005, 0.04])
+        >>> write(1.6258), write(0.00023712)
+        ('1.63', '0.000237')
     """
 
     def __init__(self, values: Iterable[float], spreads: Iterable[float]) -> None:
         known = sorted(spread for spread in spreads if math.isfinite(spread) and spread > 0)
-        largest = max((abs(value) for value in values if math.isfinite(value)), default=1.0)
+        sizes = [abs(value) for value in values if math.isfinite(value)]
+        largest = max(sizes, default=1.0)
         self.places: int | None = 4
         if known:
             self.places = min(max(1 - math.floor(math.log10(known[len(known) // 2])), 0), _MOST_PLACES)
         if largest >= 1e6 or 0 < largest < 1e-3:
             self.places = None  # powers of ten say it shorter
+        elif self.places is not None:
+            smallest = min((size for size in sizes if size > 0), default=1.0)
+            if smallest < 10 ** (1 - self.places) and largest > 100 * smallest:
+                self.places = None  # no number of decimals shows both
 
     def __call__(self, value: float | None) -> str:
         """Write a value; a dash where there is none."""
         if value is None or not math.isfinite(value):
             return NOTHING
-        text = f"{value:.4g}" if self.places is None else f"{value:.{self.places}f}"
+        text = f"{value:.3g}" if self.places is None else f"{value:.{self.places}f}"
         return text.replace("-", _MINUS)
 
     def signed(self, value: float | None) -> str:
