@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, closing, nullcontext
+
 from lightning_lab.runs.errors import InputError
+from lightning_lab.runs.listing import flatten
 from lightning_lab.studies import vault
 from lightning_lab.studies.arguments import command_of, study_of, study_parser
 from lightning_lab.studies.cells import CellResult
 from lightning_lab.studies.design import Study
+from lightning_lab.studies.dispatch import is_on_several
 from lightning_lab.studies.estimate import estimate
 from lightning_lab.studies.table import values_by_arm
+from lightning_lab.studies.warm import WarmProcess
 
 
 def select(args: list[str]) -> int:
@@ -60,27 +65,31 @@ def test(args: list[str]) -> int:
     selection = vault.check_open(folder, _values(study, results), again=options.again)
     found: dict[str, list[float]] = {}
     chosen = [result for result in results if result.cell.arm == selection["arm"]]
+    several = False
     for result in chosen:
-        monitor = result.cell.directory.read_config()["checkpoint"]["monitor"]
+        config = result.cell.directory.read_config()
+        several |= is_on_several(flatten(config))
+        monitor = config["checkpoint"]["monitor"]
         if monitor != study.metric:
             raise InputError(
                 f"The best checkpoints of {study.name} are best by {monitor}, and the study compares by {study.metric} "
                 "now. Give the study another name to train anew."
             )
-    for result in chosen:
-        entry = {
-            "arm": result.cell.arm,
-            "seed": result.cell.seed,
-            "cell": result.cell.directory.path.name,
-            "selection": selection["validation_sha256"],
-            "reason": options.again,
-        }
-        read = vault.read_once(folder, result.cell.directory.path, entry)
-        print(
-            f"seed {result.cell.seed}  " + "  ".join(f"{name} {value:.6g}" for name, value in read.items()), flush=True
-        )
-        for name, value in read.items():
-            found.setdefault(name, []).append(value)
+    starter: AbstractContextManager[WarmProcess | None] = nullcontext() if several else closing(WarmProcess())
+    with starter as warm:
+        for result in chosen:
+            entry = {
+                "arm": result.cell.arm,
+                "seed": result.cell.seed,
+                "cell": result.cell.directory.path.name,
+                "selection": selection["validation_sha256"],
+                "reason": options.again,
+            }
+            read = vault.read_once(folder, result.cell.directory.path, entry, warm)
+            words = "  ".join(f"{name} {value:.6g}" for name, value in read.items())
+            print(f"seed {result.cell.seed}  {words}", flush=True)
+            for name, value in read.items():
+                found.setdefault(name, []).append(value)
     for name, values in found.items():
         one = estimate(values)
         print(

@@ -9,6 +9,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, Literal
 from lightning_lab.runs.errors import InputError
 from lightning_lab.runs.files import write_json
 from lightning_lab.runs.vault import OPEN_VARIABLE
+from lightning_lab.studies.warm import WarmProcess
 
 #: The file that says which arm was chosen, by which rule, on which results; and the one that keeps every reading.
 SELECTION, LEDGER = "selection.json", "test_ledger.jsonl"
@@ -101,13 +103,14 @@ def check_open(folder: Path, values: Values, *, again: str | None) -> dict[str, 
     return selection
 
 
-def read_once(folder: Path, run: Path, entry: Mapping[str, Any]) -> dict[str, float]:
+def read_once(folder: Path, run: Path, entry: Mapping[str, Any], warm: WarmProcess | None) -> dict[str, float]:
     """Test one run's best checkpoint, and enter it into the ledger before and after.
 
     Args:
         folder: The study's folder.
         run: The run's folder.
         entry: What the ledger says of it: arm, seed, selection, reason.
+        warm: Forks the process that tests, which saves the imports; None for a run on several devices.
 
     Returns:
         The test metrics.
@@ -116,13 +119,10 @@ def read_once(folder: Path, run: Path, entry: Mapping[str, Any]) -> dict[str, fl
         InputError: If the test failed; with its message.
     """
     _append(folder, {**entry, "event": "opened", "when": _now()})
-    done = subprocess.run(
-        [sys.executable, "-m", "lightning_lab", "test", f"--config={run / 'config.yaml'}"],
-        env={**os.environ, OPEN_VARIABLE: str(folder.absolute())}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode != 0:
-        _append(folder, {**entry, "event": "failed", "when": _now(), "message": done.stderr.strip()[-500:]})
-        raise InputError(f"The test of {run} failed: {done.stderr.strip()}")
+    code, output = _test(["test", f"--config={run / 'config.yaml'}"], str(folder.absolute()), warm)
+    if code != 0:
+        _append(folder, {**entry, "event": "failed", "when": _now(), "message": output[-500:]})
+        raise InputError(f"The test of {run} failed: {output}")
     result = dict(json.loads((run / "summary.json").read_text())["test"])
     _append(folder, {**entry, "event": "read", "when": _now(), "result": result})
     return result
@@ -142,6 +142,19 @@ def digest(values: Values) -> str:
     rows = sorted((arm, int(seed), repr(float(value))) for arm, of in values.items() for seed, value in of.items())
     assert all(not math.isnan(float(value)) for *_, value in rows)
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def _test(command: list[str], study: str, warm: WarmProcess | None) -> tuple[int, str]:
+    with tempfile.NamedTemporaryFile("r+") as log:
+        if warm is None:
+            code = subprocess.run(
+                [sys.executable, "-m", "lightning_lab", *command],
+                env={**os.environ, OPEN_VARIABLE: study}, stdout=log, stderr=log, check=False,
+            ).returncode  # fmt: skip
+        else:
+            warm.start(command, folder=Path.cwd(), log=Path(log.name), variables={OPEN_VARIABLE: study})
+            code = warm.wait()
+        return code, Path(log.name).read_text().strip()
 
 
 def _append(folder: Path, entry: Mapping[str, Any]) -> None:
