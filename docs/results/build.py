@@ -21,7 +21,7 @@ from lightning_lab import shipped
 from lightning_lab.runs.files import write_text
 from lightning_lab.studies import vault
 from lightning_lab.studies.cells import read_result
-from lightning_lab.studies.design import cells_of, read_study
+from lightning_lab.studies.design import Study, cells_of, read_study
 from lightning_lab.studies.estimate import estimate
 from lightning_lab.studies.report.formats import Format, plural, seeds_text
 from lightning_lab.studies.report.origin import environment_facts
@@ -150,10 +150,12 @@ def _study(name: str) -> list[str]:
         return [f"{file}: `{_command(name)}`. Not run yet.", ""]
     known = {row["entry"]: row["value"] for row in _read(name, "conditions")}
     commits = " and ".join(commit[:10] for commit in known.get("commit", "").split("; "))
+    study = read_study(shipped.find_study(name))
+    margin = "" if study.margin is None else f", margin {study.margin:g}"
     dirty = " with changes" if "true" in known.get("dirty", "") else ""
     lines = [
         f"{file}: `{_command(name)}` at commit {commits}{dirty}; {known['budget']}, {known['seeds']}, "
-        f"{known['cells']} cells done; {known['compared by']}. {known['hardware.cores']} cores of "
+        f"{known['cells']} cells done; {known['compared by']}{margin}. {known['hardware.cores']} cores of "
         f"{known['hardware.processor']} (bf16 units: {known['hardware.bf16_units']}), torch "
         f"{known['versions.torch']}, lightning {known['versions.lightning']}, Python {known['python']}.",
         "",
@@ -165,16 +167,30 @@ def _study(name: str) -> list[str]:
     for row in arms:
         low, high = _number(row, "last_low"), _number(row, "last_high")
         between = write.interval(low, high) if low is not None and high is not None else "–"
-        told = "reference" if row["is_reference"] == "yes" else _escaped(row["words"].partition(", p")[0]) or "–"
+        told = "reference" if row["is_reference"] == "yes" else _escaped(row["words"]) or "–"
         lines.append(
             f"| {_escaped(row['arm'])} | {row['last_n']} | {write(_number(row, 'last_mean'))} | "
             f"{write(_number(row, 'last_sd'))} | {_escaped(between)} | {told} | {row['diverged']} |"
         )
     return [
-        *[*lines, ""],
+        *[*lines, "", *_settings(study)],
         *([_tested(name), ""] if _read(name, "tested") else []),
         *[f"[All cells]({name}/cells.csv), [arms]({name}/arms.csv), [claims]({name}/claims.csv).", ""],
     ]
+
+
+def _settings(study: Study) -> list[str]:
+    """What each arm sets, but for what all of them do."""
+    arms = {arm.name: arm.overrides for arm in study.arms}
+    common = set.intersection(*({*map(str, overrides.items())} for overrides in arms.values()))
+    lines = ["<details><summary>What each arm sets</summary>", ""]
+    for name, overrides in arms.items():
+        own = [f"{key}: {value}" for key, value in overrides.items() if str((key, value)) not in common]
+        lines.append(f"* {_escaped(name)}: " + (_escaped(", ".join(own)) or "nothing"))
+    if common:
+        all_set = [f"{key}: {value}" for key, value in next(iter(arms.values())).items() if str((key, value)) in common]
+        lines.append(f"* all of them: {_escaped(', '.join(all_set))}")
+    return [*lines, "", "</details>", ""]
 
 
 def _tested(name: str) -> str:
@@ -219,13 +235,15 @@ def _index(labs: list[dict[str, Any]]) -> str:
         for row in lab["rows"]:
             verdicts = []
             for claim in row.get("claims", []):
+                if claim.get("added"):
+                    continue
                 word = next((v for v in VERDICTS if f"**{v}**" in _verdict(row, claim)[0]), "not run")
                 counts[word] += 1
                 verdicts.append(f"{claim['id']} {word}")
             file = row.get("file") or f"configs/studies/{row['study']}.yaml"
             command = row.get("command") or _command(row["study"])
             link = f"[{row['row']}]({lab['page']}.md)"
-            tested = _tested(row["study"]).partition(", sd")[0] if _read(row.get("study", ""), "tested") else "–"
+            tested = _tested(row["study"]).partition(", sd")[0] if _read(row.get("study", ""), "tested") else "not run"
             said = "; ".join(verdicts) or row.get("status", tested)
             table.append(f"| {link} | {_escaped(row['title'])} | [{file}](../../{file}) | `{command}` | {said} |")
     total = sum(counts.values())
@@ -235,11 +253,22 @@ def _index(labs: list[dict[str, Any]]) -> str:
             [
                 "# What the labs' claims are worth",
                 "",
-                f"Of {plural(total, 'claim')} in four labs, each stated there from one run: {words}. A claim is "
-                "confirmed, refuted or open by the rules of `lightning_lab/studies/claims.py`: a two-sided paired t "
-                "test at 5 %, equivalence within the margin that the study file states, exact tests of counts where "
-                "runs diverge. Refuted is also a gain that is real and smaller than the margin. Values are of "
-                "validation data but where test is written; nothing was chosen on test data.",
+                f"Of {plural(total, 'claim')} in four labs, student write-ups whose conclusions rest on one run each: "
+                f"{words}.",
+                "",
+                "* A claim is judged by the rules of `lightning_lab/studies/claims.py`: a two-sided paired t test at "
+                "5 %, equivalence within the margin that the study file states, exact tests of counts where runs "
+                "diverge. Confirmed: there is a difference that way, of whatever size. Refuted: there is one the other "
+                "way, or it is shown to lie within the margin. Open: neither is shown.",
+                "* Claims are not adjusted for one another: of forty, two may be wrong by chance. Verdicts on arms are "
+                "adjusted for the arms of their study (Holm); intervals are not, so that one can leave out zero where "
+                "the verdict is not distinguishable. Intervals of means of skewed losses are too narrow.",
+                "* All values are of validation data unless they are called test, and nothing was chosen on test data. "
+                "train/loss is the mean over an epoch's steps, with dropout and augmentation on, so that gaps to it "
+                "shrink with both.",
+                "* A claim that is no lab's, added here, says so and is not counted.",
+                "* Lab A reads `digits.mat`, lab C CIFAR-10, from the folder that `$LIGHTNING_LAB_DATA` names. Labs B "
+                "and D need no data.",
                 "",
                 *table,
                 "",

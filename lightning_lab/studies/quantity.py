@@ -1,8 +1,9 @@
-"""What a claim measures of a run: a metric at the end, in an epoch, its jitter, or a difference. Free of torch.
+"""What a claim measures of a run: a metric, at the end or in an epoch, or what is computed from it. Free of torch.
 
 ===========================  =========================================================================================
 ``val/acc``                  after the last epoch
 ``val/loss@5``               after epoch 5
+``log10(val/loss)``          its logarithm, for losses that span decades: a difference of 0.3 is a factor of two
 ``jitter(val/loss)``         root mean square of its change from epoch to epoch in the second half of the run
 ``val/loss - train/loss``    the gap between two of them, or ``val/loss@6 - val/loss@5``, a drop
 ===========================  =========================================================================================
@@ -24,7 +25,11 @@ from lightning_lab.runs import metrics
 #: What is measured of a run beside its losses and metrics.
 _OTHER = ("lr", "grad_norm", "grad_norm_clipped", "clipped_frac", "time_s")
 _NAME = rf"(?:(?:train|val)/\w+|{'|'.join(_OTHER)})"
-_TERM = re.compile(rf"(?P<name>{_NAME})(?:@(?P<epoch>[1-9]\d*))?|jitter\((?P<jitter>{_NAME})\)")
+_AT = r"(?:@(?P<{}>[1-9]\d*))?"
+_TERM = re.compile(
+    rf"(?P<name>{_NAME}){_AT.format('epoch')}|log10\((?P<log10>{_NAME}){_AT.format('log10_epoch')}\)|"
+    rf"jitter\((?P<jitter>{_NAME})\)"
+)
 _MINUS = " - "
 
 
@@ -32,17 +37,19 @@ _MINUS = " - "
 class _Term:
     metric: str
     epoch: int | None = None
-    jitter: bool = False
+    function: Literal["log10", "jitter"] | None = None
 
     def of(self, rows: Sequence[Mapping[str, Any]]) -> float | None:
         # An epoch that a budget of steps or seconds cut short ends without validation.
         measured = [row for row in rows if self.metric in row]
-        if self.jitter:
+        if self.function == "jitter":
             return _jitter([row[self.metric] for row in measured])
         if self.epoch is not None:
             measured = [row for row in measured if row.get("epoch") == self.epoch]
         value = measured[-1][self.metric] if measured else None
-        return None if value is None else float(value)
+        if value is None or (self.function == "log10" and value <= 0):
+            return None
+        return math.log10(value) if self.function == "log10" else float(value)
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ class Quantity:
     @property
     def better(self) -> Literal["min", "max"]:
         """Which way it improves."""
-        plain = len(self.terms) == 1 and not self.terms[0].jitter
+        plain = len(self.terms) == 1 and self.terms[0].function != "jitter"
         return metrics.better(self.terms[0].metric) if plain else "min"
 
     def of(self, rows: Sequence[Mapping[str, Any]]) -> float | None:
@@ -104,12 +111,12 @@ def quantity(text: str) -> Quantity:
         if match is None or len(terms) == 2:
             raise ValueError(
                 f"must be a validation or training metric such as val/acc, in an epoch (val/loss@5), its "
-                f"jitter(val/loss), or the difference of two (val/loss - train/loss), got {text!r}."
+                f"log10(val/loss) or jitter(val/loss), or the difference of two (val/loss - train/loss), got {text!r}."
             )
-        epoch = match["epoch"]
-        terms.append(
-            _Term(match["name"] or match["jitter"], int(epoch) if epoch else None, match["jitter"] is not None)
-        )
+        functions: tuple[Literal["log10", "jitter"], ...] = ("log10", "jitter")
+        function = next((name for name in functions if match[name]), None)
+        epoch = match["epoch"] or match["log10_epoch"]
+        terms.append(_Term(match[function or "name"], int(epoch) if epoch else None, function))
     return Quantity(text, tuple(terms))
 
 

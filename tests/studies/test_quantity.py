@@ -29,6 +29,9 @@ ROWS: list[dict[str, Any]] = [
         ("val/loss@3 - val/loss@2", 0.25, "min"),
         ("val/acc - val/acc@1", 0.2, "min"),
         ("jitter(train/loss)", 0.25, "min"),
+        ("log10(val/loss)", math.log10(2.0), "min"),
+        ("log10(val/loss@1)", math.log10(2.5), "min"),
+        ("log10(val/loss) - log10(train/loss)", math.log10(8.0), "min"),
         ("jitter(val/acc)", 0.1, "min"),
         ("jitter(train/loss) - train/loss@3", -0.25, "min"),
         ("val/acc@9", None, "max"),
@@ -62,3 +65,7 @@ def test_a_value_that_was_not_finite_gives_none() -> None:
 def test_what_is_no_quantity(text: str) -> None:
     with pytest.raises(ValueError, match="must be a validation or training metric such as val/acc, in an epoch"):
         quantity(text)
+
+
+def test_zero_has_no_logarithm() -> None:
+    assert quantity("log10(val/loss)").of([{"epoch": 1, "val/loss": 0.0}]) is None
