@@ -77,9 +77,9 @@ def test_a_newcomer_comes_to_the_end(lab: Lab, tmp_path: Path, monkeypatch: pyte
     monkeypatch.syspath_prepend(str(tmp_path))
     said = type_in("guide", lab, tmp_path)
     assert "model.net.dropout  0 -> 0.3" in said["lightning-lab runs diff lenet5/first lenet5/dropout"]
-    assert said["lightning-lab study run width.yaml"].startswith("width: 40 cells, 20 done, 20 to do.")
+    assert said["lightning-lab study run width.yaml"].startswith("width-again: 40 cells, 0 done, 40 to do.")
     assert "10 readings of the test set" in said["lightning-lab study test width.yaml"]
-    report = (tmp_path / "logs" / "studies" / "width" / "report.md").read_text()
+    report = (tmp_path / "logs" / "studies" / "width-again" / "report.md").read_text()
     assert "40 runs, 40 completed, 0 diverged, 0 failed." in report
     assert {path.name for path in (tmp_path / "logs").rglob("*.png")} >= {"lenet5.png", "confusion_matrix.png"}
 
@@ -90,11 +90,15 @@ def test_a_class_comes_to_the_end(lab: Lab, tmp_path: Path) -> None:
     assert re.search(r"configuration\n  the same\n", again)
     assert re.search(r"environment\n  the same\n", again)
     assert (tmp_path / "anna.tar.gz").stat().st_size < 2**20  # about a megabyte, it says
-    # Another student's run of the same setting has the same key and the same numbers.
-    other = (tmp_path / "lab.yaml").read_text().replace("lab-anna", "lab-ben").partition("\nclaims:")[0] + "\n"
+    # Another student's run of the same setting has the same key and the same numbers, and goes into the same folder.
+    other = (tmp_path / "anna.yaml").read_text().replace("lab-anna", "lab-ben").partition("\nclaims:")[0] + "\n"
     save(tmp_path / "ben.yaml", other)
     save(tmp_path / "ben.yaml", "factors: {model.net.dropout: [0.0, 0.1]}\n")
     assert lab("study", "run", "ben.yaml").code == 0
+    for line in TEXTS["teaching"].splitlines():
+        if line.startswith(("tar ", "lightning-lab study report class/")):
+            command(line.replace("anna", "ben"), lab, tmp_path)
+    assert {path.parent.name for path in (tmp_path / "class").rglob("report.html")} == {"lab-anna", "lab-ben"}
     anna, ben = (
         {path.parent.name: json.loads(path.read_text())["last"] for path in Path("logs/studies").glob(found)}
         for found in ("lab-anna/dropout-0_*/summary.json", "lab-ben/dropout-0_*/summary.json")
