@@ -101,3 +101,22 @@ def test_verdicts_are_those_of_scipys_paired_t_test(path: Path, claim: dict[str,
     else:
         margin = float(claim["margin"] or 0)
         assert (test.pvalue <= 0.05 and not as_expected) or abs(float(claim["difference"])) < margin
+
+
+#: What the labs' data allow, and what was asked of it: the mean over seeds, on test data opened once.
+TARGETS = {
+    "lab_a/best_mlp": ("test/acc", 0.975),
+    "lab_b/best": ("test/loss", 1e-5),
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_tested_arm_is_the_best_on_validation_and_was_tested_once_a_seed(name: str) -> None:
+    metric, target = TARGETS[name]
+    read_once = read(RESULTS / name / "tested.csv")
+    assert len({one["seed"] for one in read_once}) == len(read_once) == len(read_study(shipped.find_study(name)).seeds)
+    means = {arm["arm"]: float(arm["selected_mean"]) for arm in read(RESULTS / name / "arms.csv")}
+    best = (max if metric == "test/acc" else min)(means, key=lambda arm: means[arm])
+    assert {one["arm"] for one in read_once} == {best}
+    mean = sum(float(one[metric]) for one in read_once) / len(read_once)
+    assert mean >= target if metric == "test/acc" else mean < target
