@@ -175,10 +175,10 @@ def test_dropout_is_inverted_and_the_labs_p_keeps(keep: float) -> None:
 @pytest.mark.parametrize("normalise", ["centre", "image"])
 def test_each_image_by_its_own_mean_and_spread(normalise: Any) -> None:
     """Grey / 255, less the image's mean; then over its std, which the lab's code forgot. Torch's std counts n - 1."""
-    data = Digits(normalise=normalise, batch_size=64)
+    data = Digits(normalise=normalise)
     data.setup("fit")
     loader = data.val_dataloader()
-    grey = loader.examples.x.numpy().astype(np.float64)[:64] / 255
+    grey = loader.examples.x.numpy().astype(np.float64)[: loader.batch_size] / 255
     expected = grey - grey.mean(axis=(1, 2, 3), keepdims=True)
     if normalise == "image":
         expected = expected / grey.std(axis=(1, 2, 3), keepdims=True, ddof=1)
