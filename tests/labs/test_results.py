@@ -59,7 +59,13 @@ def test_each_row_has_a_file_and_a_command(row: dict[str, Any]) -> None:
 
 
 def test_every_claim_of_a_lab_study_stands_in_one_row_and_no_other_does() -> None:
-    told = [(row["study"], claim["id"]) for row in ROWS if "study" in row for claim in row.get("claims", [])]
+    # What no study can judge, because it is about one arm alone, has its verdict in labs.yaml.
+    told = [
+        (row["study"], claim["id"])
+        for row in ROWS
+        for claim in row.get("claims", [])
+        if "study" in row and "verdict" not in claim
+    ]
     studies = [name for name in shipped.study_names() if name.startswith("lab_")]
     known = [(name, claim.id) for name in studies for claim in read_study(shipped.find_study(name)).claims]
     assert sorted(told) == sorted(known)
