@@ -98,7 +98,12 @@ def entry() -> None:
     # As `python -m` does, so that a class_path can name a module in the current folder.
     # By its name: the parser changes into the folder of each configuration.
     sys.path.insert(0, str(Path.cwd()))
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    if code == 128 + signal.SIGTERM:
+        # All is saved. A launcher such as torchrun signals again when the first of its processes has ended, and that is
+        # not to change the exit code in the last moments of the interpreter.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def _help() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -110,10 +109,7 @@ def test_a_signal_to_two_processes_under_torchrun(to: str, tmp_path: Path) -> No
     assert summary(run)["status"] == "interrupted"
     assert summary(run)["reason"].startswith("SIGTERM in epoch ")
     if to == "one of the processes":
-        # torchrun's own code is 1. When the first has ended it sends a signal to the other, which has saved by then: if
-        # its interpreter is in its last moments, the signal is what ends it.
-        codes = re.findall(r"exitcode  : (-?\d+) ", err)
-        assert sorted(codes) in (["143", "143"], ["-15", "143"]), err
+        assert err.count("exitcode  : 143 ") == 2, err  # torchrun's own code is 1
 
 
 def test_the_wheel_carries_the_configurations(tmp_path: Path) -> None:

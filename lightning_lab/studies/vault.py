@@ -152,8 +152,11 @@ def _test(command: list[str], study: str, warm: WarmProcess | None) -> tuple[int
                 env={**os.environ, OPEN_VARIABLE: study}, stdout=log, stderr=log, check=False,
             ).returncode  # fmt: skip
         else:
-            warm.start(command, folder=Path.cwd(), log=Path(log.name), variables={OPEN_VARIABLE: study})
-            code = warm.wait()
+            try:
+                warm.start(command, folder=Path.cwd(), log=Path(log.name), variables={OPEN_VARIABLE: study})
+                code = warm.wait()
+            except BrokenPipeError as error:  # killed for its memory, perhaps
+                return 1, str(error)
         return code, Path(log.name).read_text().strip()
 
 

@@ -10,6 +10,7 @@ from support import Lab
 
 from lightning_lab.runs.errors import InputError
 from lightning_lab.studies import vault
+from lightning_lab.studies.warm import WarmProcess
 
 STUDY = """
 name: tiny
@@ -101,3 +102,19 @@ def test_a_study_from_its_file_to_its_test(lab: Lab, tmp_path: Path) -> None:
     assert "6 cells, 4 done, 2 to do." in lab("study", "run", "tiny.yaml").out
     assert "5 readings" not in lab("study", "report", "tiny.yaml").out
     assert (folder / "report.html").exists()
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["in a process of its own", "the warm process is lost"])
+def test_a_test_that_fails_is_in_the_ledger_and_is_no_reading(lost: bool, tmp_path: Path) -> None:
+    warm = WarmProcess() if lost else None
+    if warm is not None:
+        warm._process.kill()
+        warm._process.wait()
+    message = r"The test of .*/run failed: " + ("" if lost else "error: ")
+    with pytest.raises(InputError, match=message):
+        vault.read_once(tmp_path, tmp_path / "run", {"seed": 0}, warm)
+    if warm is not None:
+        warm.close()
+    events = [json.loads(line)["event"] for line in (tmp_path / vault.LEDGER).read_text().splitlines()]
+    assert events == ["opened", "failed"]
+    assert vault.read_ledger(tmp_path) == []
