@@ -17,16 +17,10 @@ from torchvision.datasets import CIFAR10 as OfficialCIFAR10  # noqa: N811 - the 
 from torchvision.datasets.utils import check_integrity
 
 from lightning_lab.data.augment import Augment
+from lightning_lab.data.batching import batching, check_batch_size
 from lightning_lab.data.images import read_predict_folder, read_tree
 from lightning_lab.data.listing import check_same_classes, class_folders
-from lightning_lab.data.loader import (
-    Examples,
-    TensorLoader,
-    check_batch_size,
-    evaluation_batch_size,
-    normalise,
-    placement,
-)
+from lightning_lab.data.loader import Examples, TensorLoader, normalise
 from lightning_lab.data.split import carve, check_val_frac
 from lightning_lab.runs.errors import InputError
 
@@ -155,13 +149,10 @@ class CIFAR10(LightningDataModule):
     def _loader(self, part: str, *, shuffle: bool = False) -> TensorLoader:
         return TensorLoader(
             self._parts[part],
-            batch_size=self.batch_size if shuffle else evaluation_batch_size(self.batch_size, self._parts[part].x),
-            shuffle=shuffle,
             augment=self.augment if shuffle else None,
             prepare=partial(normalise, mean=MEAN, std=STD),
             image_sizes=(self.train_sizes or ()) if shuffle else (),
-            seed=self.seed,
-            **placement(self),
+            **batching(self, self._parts[part].x, train=shuffle),
         )
 
     def _read(self, part: str) -> Examples:

@@ -13,15 +13,9 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from lightning_lab.data.augment import Augment
+from lightning_lab.data.batching import batching, check_batch_size
 from lightning_lab.data.images import read_predict_folder
-from lightning_lab.data.loader import (
-    Examples,
-    TensorLoader,
-    check_batch_size,
-    evaluation_batch_size,
-    normalise,
-    placement,
-)
+from lightning_lab.data.loader import Examples, TensorLoader, normalise
 from lightning_lab.data.matfile import read_arrays
 from lightning_lab.data.split import carve, check_val_frac, fingerprint, stratified_split
 from lightning_lab.runs.errors import InputError
@@ -146,12 +140,9 @@ class Digits(LightningDataModule):
             examples = Examples(_resize(examples.x, self.input_shape[1]), examples.y)
         return TensorLoader(
             examples,
-            batch_size=self.batch_size if shuffle else evaluation_batch_size(self.batch_size, examples.x),
-            shuffle=shuffle,
             augment=self.augment if shuffle else None,
             prepare=self._prepare,
-            seed=self.seed,
-            **placement(self),
+            **batching(self, examples.x, train=shuffle),
         )
 
     def _prepare(self, x: Tensor) -> Tensor:

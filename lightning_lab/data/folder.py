@@ -9,16 +9,10 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 
 from lightning_lab.data.augment import Augment
+from lightning_lab.data.batching import batching, check_batch_size
 from lightning_lab.data.images import read_predict_folder, read_tree
 from lightning_lab.data.listing import check_same_classes, class_folders
-from lightning_lab.data.loader import (
-    Examples,
-    TensorLoader,
-    check_batch_size,
-    evaluation_batch_size,
-    normalise,
-    placement,
-)
+from lightning_lab.data.loader import Examples, TensorLoader, normalise
 from lightning_lab.data.split import carve, check_val_frac
 
 #: Per-channel mean and standard deviation of ImageNet's training pixels in [0, 1], the usual constants for photographs.
@@ -134,10 +128,7 @@ class ImageFolder(LightningDataModule):
     def _loader(self, part: str, *, shuffle: bool = False) -> TensorLoader:
         return TensorLoader(
             self._parts[part],
-            batch_size=self.batch_size if shuffle else evaluation_batch_size(self.batch_size, self._parts[part].x),
-            shuffle=shuffle,
             augment=self.augment if shuffle else None,
             prepare=partial(normalise, mean=self.mean, std=self.std),
-            seed=self.seed,
-            **placement(self),
+            **batching(self, self._parts[part].x, train=shuffle),
         )

@@ -10,20 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from lightning_lab.data.augment import Augment
+from lightning_lab.data.batching import check_batch_size
 from lightning_lab.runs.errors import InputError
 from lightning_lab.runs.seeds import stream_seed
-
-#: What is evaluated at once where training batches are smaller: examples, and numbers in them (images of 224 x 224 are
-#: large enough as they are).
-EVALUATED_AT_ONCE, NUMBERS_AT_ONCE = 256, 2**20
 
 
 class Batch(NamedTuple):
@@ -202,26 +198,6 @@ class TensorLoader:
         return torch.randperm(len(self.examples), generator=generator)
 
 
-class Placement(TypedDict):
-    """Where a loader's batches go: which process of how many, on which device."""
-
-    rank: int
-    world_size: int
-    device: torch.device
-
-
-def placement(module: LightningDataModule) -> Placement:
-    """Read rank, number of processes and device from a data module's trainer; one process on the CPU without one."""
-    if module.trainer is None:
-        return {"rank": 0, "world_size": 1, "device": torch.device("cpu")}
-    strategy = module.trainer.strategy
-    return {
-        "rank": module.trainer.global_rank,
-        "world_size": module.trainer.world_size,
-        "device": strategy.root_device,
-    }
-
-
 def shrink(x: Tensor, image_size: int) -> Tensor:
     """Reduce images to a smaller edge, each pixel averaged over those it stands for.
 
@@ -236,36 +212,6 @@ def shrink(x: Tensor, image_size: int) -> Tensor:
         return x
     small = F.interpolate(x, size=(image_size, image_size), mode="bilinear", antialias=True, align_corners=False)
     return small.contiguous(memory_format=torch.channels_last)
-
-
-def check_batch_size(batch_size: int) -> None:
-    """Refuse a batch size that cannot be.
-
-    Raises:
-        InputError: If it is below 1.
-    """
-    if batch_size < 1:
-        raise InputError(f"`batch_size` must be at least 1, got {batch_size}.")
-
-
-def evaluation_batch_size(batch_size: int, x: Tensor) -> int:
-    """Choose how many examples are evaluated at once: small training batches would spend the time on validation.
-
-    Nothing but the last bit of a sum depends on it. No gradient is kept, so a larger batch fits where it trained.
-
-    Args:
-        batch_size: Examples in a training batch.
-        x: All examples. Shape (N, ...).
-
-    Returns:
-        A multiple of `batch_size`: itself, if that is 256 examples or 2^20 numbers already.
-
-    Example:
-        >>> evaluation_batch_size(4, torch.zeros(10000, 3, 32, 32))
-        256
-    """
-    at_once = min(EVALUATED_AT_ONCE, NUMBERS_AT_ONCE // max(1, x[0:1].numel()))
-    return batch_size * max(1, at_once // batch_size)
 
 
 def normalise(x: Tensor, *, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

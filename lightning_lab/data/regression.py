@@ -10,7 +10,8 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from lightning_lab.data.loader import Examples, TensorLoader, check_batch_size, evaluation_batch_size, placement
+from lightning_lab.data.batching import batching, check_batch_size
+from lightning_lab.data.loader import Examples, TensorLoader
 from lightning_lab.data.split import carve, check_val_frac
 from lightning_lab.runs.errors import InputError
 from lightning_lab.runs.seeds import stream_seed
@@ -155,11 +156,8 @@ class Regression(LightningDataModule):
     def _loader(self, part: str, *, shuffle: bool = False) -> TensorLoader:
         return TensorLoader(
             self._parts[part],
-            batch_size=self.batch_size if shuffle else evaluation_batch_size(self.batch_size, self._parts[part].x),
-            shuffle=shuffle,
             prepare=self._prepare if self.standardise else None,
-            seed=self.seed,
-            **placement(self),
+            **batching(self, self._parts[part].x, train=shuffle),
         )
 
     def _prepare(self, x: Tensor) -> Tensor:

@@ -5,28 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.transforms.v2 import functional
 
-from lightning_lab.data import Digits, Regression
 from lightning_lab.data.augment import Augment
-from lightning_lab.data.loader import (
-    Batch,
-    Examples,
-    TensorLoader,
-    _constants,
-    evaluation_batch_size,
-    normalise,
-    placement,
-)
+from lightning_lab.data.loader import Batch, Examples, TensorLoader, _constants, normalise
 from lightning_lab.data.pixels import _quantiles
 from lightning_lab.runs.errors import InputError
 
@@ -212,17 +201,6 @@ def test_a_rank_without_an_example_takes_part_and_does_not_count() -> None:
 def test_weights_are_one_where_the_division_is_even() -> None:
     assert [batch.weight for batch in loader(23)] == [1.0] * 4
     assert [batch.weight for batch in loader(18, rank=1, world_size=3)] == [1.0] * 3
-
-
-def test_placement_without_a_trainer_is_one_process_on_the_cpu() -> None:
-    assert placement(LightningDataModule()) == {"rank": 0, "world_size": 1, "device": torch.device("cpu")}
-
-
-def test_placement_is_the_trainers() -> None:
-    module = LightningDataModule()
-    strategy = SimpleNamespace(root_device=torch.device("meta"))
-    module.trainer = SimpleNamespace(global_rank=2, world_size=4, strategy=strategy)  # type: ignore[assignment]
-    assert placement(module) == {"rank": 2, "world_size": 4, "device": torch.device("meta")}
 
 
 # --- resuming ---
@@ -430,30 +408,3 @@ def test_plain_leaves_the_epoch_under_way_alone() -> None:
     list(handed.plain())
     assert handed.state_dict() == {"epoch": 0, "batches": 1}
     assert [batch.y.tolist() for batch in batches] == [batch.y.tolist() for batch in loader(shuffle=True)][1:]
-
-
-@pytest.mark.parametrize(
-    ("batch_size", "shape", "expected"),
-    [
-        (1, (3, 32, 32), 256),
-        (100, (1,), 200),
-        (96, (3, 32, 32), 192),
-        (128, (3, 32, 32), 256),
-        (500, (1,), 500),
-        (4, (3, 224, 224), 4),
-        (2, (3, 224, 224), 6),
-        (1, (3, 1024, 1024), 1),
-    ],
-)
-def test_small_batches_are_evaluated_together(batch_size: int, shape: tuple[int, ...], expected: int) -> None:
-    assert evaluation_batch_size(batch_size, torch.zeros(1, *shape)) == expected
-
-
-@pytest.mark.parametrize("data", [Digits(batch_size=3), Regression(batch_size=3)], ids=["Digits", "Regression"])
-def test_validation_and_test_do_not_take_one_step_for_each_training_batch(data: Digits | Regression) -> None:
-    data.setup("fit")
-    data.setup("test")
-    assert data.train_dataloader().batch_size == 3
-    for loader in (data.val_dataloader(), data.test_dataloader()):
-        assert loader.batch_size == 255
-        assert len(torch.cat([batch.indices for batch in loader])) == len(loader.examples)
