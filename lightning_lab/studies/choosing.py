@@ -34,7 +34,8 @@ def select(args: list[str]) -> int:
     options = parser.parse_args(args)
     study, results, folder = study_of(options)
     selection = vault.select(folder, _values(study, results), metric=study.metric, goal=study.goal, seeds=study.seeds)
-    means = "\n".join(f"  {name:<24} {value:.6g}" for name, value in selection["means"].items())
+    width = max(map(len, selection["means"]))
+    means = "\n".join(f"  {name:<{width}}  {value:.6g}" for name, value in selection["means"].items())
     print(f"Selected {selection['arm']}: {selection['rule']}.\n{means}")
     if selection["left_out"]:
         print(f"Left out, because not every seed has a result: {', '.join(selection['left_out'])}.")
