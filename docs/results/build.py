@@ -218,13 +218,12 @@ def _claims(row: dict[str, Any]) -> list[str]:
 
 
 def _verdict(row: dict[str, Any], claim: dict[str, Any]) -> tuple[str, str]:
-    """The verdict in bold and what was compared; by hand only where no study can say it."""
-    if "verdict" in claim:
-        return f"**{claim['verdict']}**", claim["compared"]
+    """The verdict in bold and what was compared."""
     found = {one["id"]: one for one in _read(row["study"], "claims")}.get(claim["id"])
     if found is None:
         return "not run", "–"
-    what = f"{found['arm']} against {found['against']}, {found['metric']}, expected {found['expect']}"
+    against = f" against {found['against']}" if found["against"] else ""
+    what = f"{found['arm']}{against}, {found['metric']}, expected {found['expect']}"
     return f"**{found['status']}**: {found['words'].partition(': ')[2]}", what
 
 

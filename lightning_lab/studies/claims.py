@@ -1,8 +1,8 @@
 """Claims: is what was stated confirmed, refuted or still open?
 
-A claim compares two arms. It was stated before the study and is judged on its own: one two-sided test at alpha = 0.05,
-not adjusted for the other claims, so that of many claims without any difference one in twenty is confirmed or refuted.
-The margin is the smallest difference that counts.
+A claim compares two arms, or says of one how it changes. It was stated before the study and is judged on its own: one
+two-sided test at alpha = 0.05, not adjusted for the other claims, so that of many claims without any difference one in
+twenty is confirmed or refuted. The margin is the smallest difference that counts.
 
 ====================  ===========================================  ====================================================
 expect                confirmed                                    refuted
@@ -12,6 +12,9 @@ better, worse         a significant difference that way            a significant
 different             a significant difference                     shown to be within the margin
 equivalent            shown to be within the margin (TOST)         a significant difference, its 95 % interval wholly
                                                                    beyond the margin (without a margin: beyond 0)
+rises, falls          the arm's metric, itself a difference        a significant one the other way; or shown to be
+                      (val/loss@9 - val/loss@2), is significantly  within the margin of zero
+                      above zero, or below it
 diverges              the arm's runs diverge more often than not   less often than not (the same test; six of six, or
                       (two-sided exact binomial test)              none of six)
 ====================  ===========================================  ====================================================
@@ -34,7 +37,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lightning_lab.studies.comparison import Difference, compare_arms
-from lightning_lab.studies.statements import Claim
+from lightning_lab.studies.statements import ABOUT_A_CHANGE, Claim
 
 Status = Literal["confirmed", "refuted", "open"]
 
@@ -89,10 +92,12 @@ def judge(
         Fisher, "The Logic of Inductive Inference", Journal of the Royal Statistical Society 98, 1935.
     """
     arm, against = values.get(claim.arm, {}), values.get(claim.against, {})
+    lost, lost_against = ((diverged or {}).get(name, 0) for name in (claim.arm, claim.against))
+    if claim.expect in ABOUT_A_CHANGE:
+        return _changes(claim, arm, lost, alpha=alpha, points=points)
     difference = compare_arms(
         against, {claim.arm: arm}, goal=goal, margin=claim.margin, alpha=alpha, points=points
     )[claim.arm]  # fmt: skip
-    lost, lost_against = ((diverged or {}).get(name, 0) for name in (claim.arm, claim.against))
     if claim.expect == "diverges":
         status, words = _diverges(lost, lost + len(arm), alpha)
         return Verdict(status, words, difference)
@@ -153,6 +158,19 @@ def _diverges(lost: int, total: int, alpha: float) -> tuple[Status, str]:
     p = sign_test(lost, total)
     status: Status = "open" if p > alpha else "confirmed" if 2 * lost > total else "refuted"
     return status, f"{status}: diverged: {lost} of {total}, {_p_text(p)} (exact binomial test against one half)"
+
+
+def _changes(claim: Claim, arm: Mapping[int, float], lost: int, *, alpha: float, points: bool) -> Verdict:
+    zero = dict.fromkeys(arm, 0.0)
+    difference = compare_arms(
+        zero, {claim.arm: arm}, goal="max", margin=claim.margin, alpha=alpha, points=points
+    )[claim.arm]  # fmt: skip
+    found = {"better": "rises", "worse": "falls"}.get(difference.verdict, difference.verdict)
+    status = _status(claim.expect, found, beyond=True)
+    numbers = difference.words.removeprefix(difference.verdict).replace(": ", ", ", 1).replace(" pairs)", " seeds)")
+    told = f"{found}{numbers}".removeprefix("not distinguishable, ")
+    counts = f"; diverged: {lost} of {lost + len(arm)}" if lost else ""
+    return Verdict(status, f"{status}: {told}{counts}", difference)
 
 
 def _p_text(p: float) -> str:

@@ -34,7 +34,8 @@ keys are written as on the command line of fit. Instead of `factors`:
   arms: {plain: {}, dropped: {model.net.dropout: 0.5}, other: {base: digits/mlp}}
   reference: plain
 with factors, too: `exclude: [{KEY: LEVEL, KEY: LEVEL}]` (full), `overrides: {dropout=0.5: {KEY: VALUE}}` for one arm.
-a claim expects better, worse, equivalent, different or diverges, and may have a metric and a margin of its own.
+a claim expects better, worse, equivalent, different or diverges, and may have a metric and a margin of its own;
+of one arm, that a difference rises or falls: {metric: val/loss@20 - val/loss@10, arm: 0.5, expect: rises, ...}.
 
 examples:
   lightning-lab study plan digits_dropout

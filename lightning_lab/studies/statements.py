@@ -1,4 +1,4 @@
-"""The claims of a study file: statements about two arms that the study is to judge. Free of torch."""
+"""The claims of a study file: statements about its arms that the study is to judge. Free of torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from lightning_lab.studies.arms import Draft, find_arm
 from lightning_lab.studies.entries import read_choice, read_margin, read_quantity
 from lightning_lab.studies.reading import Faults
 
-Expectation = Literal["better", "worse", "equivalent", "different", "diverges"]
+Expectation = Literal["better", "worse", "equivalent", "different", "diverges", "rises", "falls"]
+#: Of one arm, whose metric is compared with zero.
+ABOUT_A_CHANGE = ("rises", "falls")
 _KEYS = ("id", "text", "arm", "against", "expect", "metric", "margin")
 
 
@@ -22,7 +24,7 @@ class Claim:
         id: Short and unique in the study, for example C12.
         text: The statement in words.
         arm: The name of the arm it is about.
-        against: The name of the arm it is compared with.
+        against: The name of the arm it is compared with; empty if the claim is about a change.
         expect: What the claim says of the arm.
         metric: A `quantity` of a run, for example a validation metric.
         margin: The difference that does not matter.
@@ -72,7 +74,10 @@ def read_claims(
             faults.add(f"{path}.arm", "missing. Name the arm that the claim is about.")
         else:
             arm = find_arm(entry["arm"], f"{path}.arm", drafts, faults)
-        if entry.get("against") is None:
+        if entry.get("expect") in ABOUT_A_CHANGE:
+            if "against" in entry:
+                faults.add(f"{path}.against", f"`{entry['expect']}` is about one arm. Take it out.")
+        elif entry.get("against") is None:
             against = reference
         else:
             against = find_arm(entry["against"], f"{path}.against", drafts, faults)
@@ -87,6 +92,11 @@ def read_claims(
             metric=read_quantity(entry["metric"], f"{path}.metric", faults) if "metric" in entry else metric,
             margin=read_margin(entry.get("margin"), f"{path}.margin", faults) or margin,
         )
+        if claim.expect in ABOUT_A_CHANGE and " - " not in claim.metric:
+            faults.add(
+                f"{path}.metric",
+                f"`{claim.expect}` needs a difference, such as val/loss@20 - val/loss@10, got {claim.metric}.",
+            )
         if entry.get("expect") == "equivalent" and claim.margin is None and "margin" not in entry:
             faults.add(
                 f"{path}.margin",

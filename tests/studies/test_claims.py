@@ -177,6 +177,41 @@ def test_a_claim_that_an_arm_diverges(lost: int, ended: int, words: str) -> None
     assert (verdict.words, verdict.status) == (words, words.partition(":")[0])
 
 
+@pytest.mark.parametrize(
+    ("expect", "change", "margin", "status", "word"),
+    [
+        ("rises", "more", None, "confirmed", "rises, "),
+        ("rises", "more", 0.01, "confirmed", "rises, "),
+        ("rises", "less", None, "refuted", "falls, "),
+        ("rises", "noise", None, "open", "+0.002 ("),
+        ("rises", "little more", 0.01, "refuted", "equivalent within 0.01, "),
+        ("falls", "less", None, "confirmed", "falls, "),
+        ("falls", "more", None, "refuted", "rises, "),
+    ],
+)
+@pytest.mark.parametrize("goal", ["max", "min"])
+def test_a_claim_about_a_change_is_the_t_test_of_one_sample(
+    expect: str, change: str, margin: float | None, status: str, word: str, goal: str
+) -> None:
+    claim = Claim("A6", "", "arm", "", expect, "val/loss@9 - val/loss@2", margin)  # type: ignore[arg-type]
+    values = {"arm": dict(enumerate(CHANGES[change])), "base": dict(enumerate(REFERENCE))}
+    verdict = judge(claim, values, goal=goal, diverged={"arm": 1, "base": 2})  # type: ignore[arg-type]
+    assert verdict.status == status
+    assert verdict.words.startswith(f"{status}: {word}")
+    assert "n = 5 seeds)" in verdict.words
+    assert verdict.words.endswith("; diverged: 1 of 6")
+    oracle = stats.ttest_1samp(CHANGES[change], 0.0)
+    assert verdict.difference.p == pytest.approx(oracle.pvalue)
+    interval = oracle.confidence_interval()
+    assert (verdict.difference.low, verdict.difference.high) == pytest.approx((interval.low, interval.high))
+
+
+@pytest.mark.parametrize("ended", [0, 1])
+def test_a_change_of_too_few_runs_is_open(ended: int) -> None:
+    claim = Claim("A6", "", "arm", "", "rises", "val/loss@9 - val/loss@2", None)
+    assert judge(claim, {"arm": dict.fromkeys(range(ended), 1.0)}, goal="max", diverged={"arm": 5}).status == "open"
+
+
 @pytest.mark.parametrize(("count", "total"), [(0, 1), (1, 7), (3, 6), (5, 9), (12, 12), (40, 61)])
 def test_the_sign_test_is_that_of_scipy(count: int, total: int) -> None:
     assert sign_test(count, total) == pytest.approx(stats.binomtest(count, total).pvalue)
