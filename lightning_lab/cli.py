@@ -184,7 +184,9 @@ class LabCLI(LightningCLI):
         self.seed: int = self.config.seed_everything
         settings = self.config.model.get("init_args", {}).get("optimizer")
         arguments = getattr(settings, "init_args", {})  # none where it is the tasks' default, a function
-        if "fused" in arguments and arguments["fused"] is None and arguments.get("foreach") is None:
+        # In 16-mixed it would take the scale off the gradients only behind clipping and penalty.
+        plain = self.config.trainer.precision not in ("16-mixed", 16, "16")
+        if plain and "fused" in arguments and arguments["fused"] is None and arguments.get("foreach") is None:
             arguments["fused"] = True  # in the configuration, so that the record says it
         torch.manual_seed(stream_seed(self.seed, "init"))
 

@@ -118,7 +118,11 @@ def test_a_value_of_the_users_own_stands(lab: Lab, tmp_path: Path, monkeypatch: 
     assert config["model"]["init_args"]["optimizer"]["init_args"]["fused"] is False  # type: ignore[index]
 
 
-@pytest.mark.parametrize(("setting", "expected"), [([], True), (["--model.optimizer.foreach=true"], None)])
+@pytest.mark.filterwarnings("ignore:.*AMP with fp16 is not supported on CPU")
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [([], True), (["--model.optimizer.foreach=true"], None), (["--trainer.precision=16-mixed"], None)],
+)
 def test_the_fused_step_is_taken_where_nothing_else_was_asked_for(
     lab: Lab, tmp_path: Path, setting: list[str], expected: bool | None
 ) -> None:

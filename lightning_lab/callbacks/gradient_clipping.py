@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
+from lightning_lab.callbacks.scaling import check_unscaled, remaining_scale
+
 #: Without clipping, the norm is measured in one of so many steps, so that looking costs next to nothing.
 MEASURE_EVERY_STEPS = 10
 
@@ -19,9 +21,9 @@ MEASURE_EVERY_STEPS = 10
 class GradientClipping(Callback):
     """Bound the gradient, and log its norm.
 
-    With neither bound set it only measures. Logs once an epoch ``grad_norm`` (mean Euclidean norm over all
-    parameters, before clipping) and, with a bound, ``grad_norm_clipped`` (mean norm after) and ``clipped_frac``
-    (share of the steps in which the bound was reached).
+    With neither bound set it only measures, in every tenth step. Logs once an epoch ``grad_norm`` (mean Euclidean norm
+    over all parameters, before clipping) and, with a bound, ``grad_norm_clipped`` (mean norm after) and
+    ``clipped_frac`` (share of the steps in which the bound was reached).
 
     Args:
         max_norm: Scale the whole gradient down to this Euclidean norm, above 0; null does not.
@@ -29,6 +31,7 @@ class GradientClipping(Callback):
 
     Raises:
         ValueError: If a bound is not above 0, or both are given.
+        InputError: If there is a bound, in 16-mixed with a fused optimiser, whose gradients are scaled until its step.
     """
 
     def __init__(self, *, max_norm: float | None = None, max_value: float | None = None) -> None:
@@ -45,11 +48,14 @@ class GradientClipping(Callback):
         self._ever_clipped = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse to clip twice.
+        """Refuse to clip twice, and to clip what is scaled.
 
         Raises:
             ValueError: If Lightning's own clipping is on too.
+            InputError: If the optimiser takes the scale of 16-mixed off itself.
         """
+        if self._clips:
+            check_unscaled(trainer, "gradient_clipping")
         if trainer.gradient_clip_val is not None:
             raise ValueError(
                 f"`trainer.gradient_clip_val` {trainer.gradient_clip_val} and the slot `gradient_clipping` both handle "
@@ -59,9 +65,8 @@ class GradientClipping(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Measure and clip, after the processes have averaged their gradients."""
-        clips = self.max_norm is not None or self.max_value is not None
         self._steps += 1
-        if not clips and (self._steps - 1) % MEASURE_EVERY_STEPS:
+        if not self._clips and (self._steps - 1) % MEASURE_EVERY_STEPS:
             return
         parameters = [p for p in pl_module.parameters() if p.grad is not None]
         gradients = [p.grad for p in parameters if p.grad is not None]
@@ -75,6 +80,7 @@ class GradientClipping(Callback):
             clip_grad_value_(parameters, self.max_value)
             clipped, after = largest > self.max_value, get_total_norm(gradients)
         else:
+            before = before / remaining_scale(trainer)
             clipped, after = torch.zeros_like(before), before
         self._sums += torch.stack([before, after, clipped.to(before.dtype)])
         self._measured += 1
@@ -85,7 +91,7 @@ class GradientClipping(Callback):
             return
         before, after, clipped = (self._sums / self._measured).tolist()
         metrics: dict[str, float | Tensor] = {"grad_norm": before}
-        if self.max_norm is not None or self.max_value is not None:
+        if self._clips:
             metrics |= {"grad_norm_clipped": after, "clipped_frac": clipped}
             self._ever_clipped |= clipped > 0
         pl_module.log_dict(metrics)
@@ -97,6 +103,10 @@ class GradientClipping(Callback):
         bound = self.max_norm or self.max_value
         if bound is not None and not self._ever_clipped:
             rank_zero_warn(f"`gradient_clipping` had no effect: no gradient reached the bound {bound}.")
+
+    @property
+    def _clips(self) -> bool:
+        return self.max_norm is not None or self.max_value is not None
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the epoch's sums for a run that continues."""

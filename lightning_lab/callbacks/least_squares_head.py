@@ -21,7 +21,7 @@ from lightning_lab.runs.terminal import say
 
 #: Below it rounding would decide: the moments are exact to some 1e-16 of their trace.
 LEAST_RIDGE = 1e-10
-_BEFORE = "_before_head"  # ends the names of metrics
+BEFORE = "_before_head"  # ends the names of metrics
 
 
 @final
@@ -76,7 +76,7 @@ class LeastSquaresHead(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure and act, if no step comes after this validation."""
-        for name in [name for name in trainer.callback_metrics if name.endswith(_BEFORE)]:
+        for name in [name for name in trainer.callback_metrics if name.endswith(BEFORE)]:
             del trainer.callback_metrics[name]  # of the run that this one is forked from
         if self._is_due(trainer):
             with _evaluating(pl_module):
@@ -87,7 +87,7 @@ class LeastSquaresHead(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what was measured before."""
         if self._has_acted(trainer):
-            pl_module.log_dict({f"{name}{_BEFORE}": value for name, value in self._before.items()})
+            pl_module.log_dict({f"{name}{BEFORE}": value for name, value in self._before.items()})
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print both."""

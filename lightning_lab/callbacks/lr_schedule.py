@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from typing import Any, Literal, final
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.nn import Parameter
+from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LinearLR, LRScheduler, ReduceLROnPlateau, SequentialLR, StepLR
 
-from lightning_lab.runs.errors import InputError, unknown
+from lightning_lab.runs.errors import InputError, check_choice, unknown
+from lightning_lab.runs.metrics import better, is_known
 
 
 class LinearDecay(LRScheduler):
@@ -57,7 +61,9 @@ class LRSchedule(Callback):
             others.
 
     Raises:
-        ValueError: If `warmup` is negative, or a warm-up or the interval ``step`` goes with ``ReduceLROnPlateau``.
+        ValueError: If `warmup` is negative, a warm-up or the interval ``step`` goes with ``ReduceLROnPlateau``, or that
+            one's `mode` is not the way in which `monitor` improves.
+        InputError: If the scheduler cannot be computed with its arguments.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class LRSchedule(Callback):
         warmup: int = 0,
         monitor: str = "val/loss",
     ) -> None:
+        check_choice("interval", interval, ("epoch", "step"))
         if warmup < 0:
             raise ValueError(f"`warmup` must be 0 (off) or more, got {warmup}.")
         self.scheduler = scheduler
@@ -118,7 +125,7 @@ class LRSchedule(Callback):
 
     def _build(self, trainer: Trainer) -> None:
         optimizer = trainer.optimizers[0]
-        scheduler: LRScheduler = self.scheduler(optimizer)
+        scheduler: LRScheduler = self._made(optimizer)
         if isinstance(scheduler, LinearDecay) and scheduler.total is None:
             scheduler.total = self._length(trainer) - self.warmup
             if scheduler.total < 1:
@@ -128,20 +135,52 @@ class LRSchedule(Callback):
                 raise ValueError("`interval` step does not go with ReduceLROnPlateau: its metric comes once an epoch.")
             if self.warmup:
                 raise ValueError(f"`warmup` {self.warmup} does not go with ReduceLROnPlateau. Set `warmup` to 0.")
+            monitor = getattr(scheduler, "monitor", self.monitor)
+            if is_known(monitor) and scheduler.mode != better(monitor):
+                raise ValueError(
+                    f"`lr_schedule.scheduler.mode` {scheduler.mode} would lower the rate because {monitor} improves. "
+                    f"Add --lr_schedule.scheduler.mode {better(monitor)}."
+                )
             self._on_plateau = scheduler  # Lightning lets it act behind the checkpoint that should hold what it did
             return
         if self.warmup:
+            self._compare_warmup(trainer)
             for group in optimizer.param_groups:  # the first scheduler above has touched them
                 group["lr"] = group["initial_lr"]
             rise = LinearLR(optimizer, start_factor=1 / (self.warmup + 1), total_iters=self.warmup)
             scheduler = SequentialLR(optimizer, [rise, scheduler], milestones=[self.warmup])
         trainer.strategy.lr_scheduler_configs = [LRSchedulerConfig(scheduler, interval=self.interval)]
 
+    def _made(self, optimizer: Optimizer) -> LRScheduler:
+        # What divides by zero does so in its second step, an epoch later: one of another optimiser goes ahead.
+        trial = SGD([{"params": [Parameter(torch.zeros(1))]} for _ in optimizer.param_groups], lr=1.0, momentum=0.9)
+        try:
+            with contextlib.suppress(TypeError, ValueError), warnings.catch_warnings(action="ignore"):
+                self.scheduler(trial).step()  # on a plateau a TypeError
+        except ArithmeticError as error:
+            raise InputError(
+                f"`lr_schedule.scheduler` cannot be computed with its arguments ({error}). Is one of them 0?"
+            ) from error
+        return self.scheduler(optimizer)
+
+    def _compare_warmup(self, trainer: Trainer) -> None:
+        length = self._known_length(trainer)
+        if length is not None and self.warmup >= length:
+            unit = "epochs" if self.interval == "epoch" else "steps"
+            rank_zero_warn(
+                f"`lr_schedule.warmup` {self.warmup} {unit} is not below the run's {length}: the learning rate of the "
+                "optimiser is never reached. `interval` says what both are counted in."
+            )
+
     def _length(self, trainer: Trainer) -> int:
-        length = trainer.max_epochs if self.interval == "epoch" else trainer.estimated_stepping_batches
-        if length is None or not 0 < length < float("inf"):
+        length = self._known_length(trainer)
+        if length is None:
             raise ValueError("`LinearDecay` needs the end of the run: set --trainer.max_epochs, or its `total`.")
-        return int(length)
+        return length
+
+    def _known_length(self, trainer: Trainer) -> int | None:
+        length = trainer.max_epochs if self.interval == "epoch" else trainer.estimated_stepping_batches
+        return None if length is None or not 0 < length < float("inf") else int(length)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Remember the rate."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Any, Literal, final
+from typing import Any, Literal, final, get_args
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,9 +12,12 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_lab.runs.errors import InputError, unknown
+from lightning_lab.callbacks.scaling import check_unscaled
+from lightning_lab.runs.errors import InputError, check_choice, unknown
 
 Kind = Literal["l1", "l2", "norm"]
+#: The metric that it logs.
+PENALTY = "train/penalty"
 
 
 @final
@@ -32,11 +35,13 @@ class Penalty(Callback):
             sum ||p||, the unsquared Euclidean norm of each tensor, with the gradient weight p / ||p||, 0 at p = 0.
         weight: At least 0, which is without effect.
         parameters: ``weights`` takes what has two dimensions or more (matrices, filters: no biases and nothing of
-            batch norm), ``all`` takes biases and the rest too; or a list of names, in which * stands for any letters:
+            batch norm, but with `bias` column of the MLP the biases, which are a column of the matrix), ``all`` takes
+            biases and the rest too; or a list of names, in which * stands for any letters:
             ``[net.layers.0.weight, "*.bias"]``. What is frozen is left out.
 
     Raises:
-        ValueError: If `weight` is below 0 or not finite, or `parameters` is another word or an empty list.
+        ValueError: If `kind` or `parameters` is another word, `parameters` an empty list, or `weight` below 0 or not
+            finite.
         InputError: If a name of `parameters` fits nothing, or nothing that is trained is left; or in 16-mixed with a
             fused optimiser, whose gradients are scaled until its step.
     """
@@ -48,6 +53,7 @@ class Penalty(Callback):
         weight: float = 1e-4,
         parameters: list[str] | str = "weights",
     ) -> None:
+        check_choice("kind", kind, get_args(Kind))
         if not 0 <= weight < float("inf"):
             raise ValueError(f"`weight` of the penalty must be at least 0 and finite, got {weight}.")
         if not parameters or (isinstance(parameters, str) and parameters not in ("weights", "all")):
@@ -67,12 +73,7 @@ class Penalty(Callback):
         named = dict(pl_module.named_parameters())
         self._chosen = [named[name] for name in chosen_names(pl_module, self.parameters)]
         self._sum = self._sum.to(pl_module.device)
-        scales = getattr(trainer.precision_plugin, "scaler", None) is not None
-        if scales and any(getattr(one, "_step_supports_amp_scaling", False) for one in trainer.optimizers):
-            raise InputError(
-                "`penalty` cannot be added in `trainer.precision` 16-mixed with a fused optimiser, which takes the "
-                "scale off the gradients itself. Set --model.optimizer.fused false, or --trainer.precision bf16-mixed."
-            )
+        check_unscaled(trainer, "penalty")
         if self.weight == 0:
             rank_zero_warn("`penalty` has no effect: its `weight` is 0. --penalty null switches it off.")
 
@@ -93,7 +94,7 @@ class Penalty(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the epoch's mean."""
         if self._steps:
-            pl_module.log("train/penalty", self._sum / self._steps)
+            pl_module.log(PENALTY, self._sum / self._steps)
         self._sum.zero_()
         self._steps = 0
 

@@ -70,3 +70,18 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     if len(names) > _MOST_NAMES:
         return f"Unknown {kind} {name!r}.{hint} --help lists all {len(names)}."
     return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}."
+
+
+def check_choice(argument: str, value: str, known: Iterable[str]) -> None:
+    """Refuse a word that is not in a closed set, which the command line does by itself.
+
+    Args:
+        argument: Name of the constructor's argument.
+        value: What it was given.
+        known: The words that it takes.
+
+    Raises:
+        ValueError: If the word is not among them.
+    """
+    if value not in known:
+        raise ValueError(f"`{argument}`: {unknown('word', str(value), known)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -200,16 +201,35 @@ def test_a_patience_that_cannot_run_out_is_a_warning(
     trainer: Build, scripted: Any, steps: Steps, patience: int, epochs: int
 ) -> None:
     message = (
-        f"`early_stopping` has no effect: its patience of {patience} epochs is not below `trainer.max_epochs` {epochs}."
+        f"`early_stopping` has no effect: its patience of {patience} validations is not below the {epochs} of this run."
     )
     with pytest.warns(UserWarning, match=message):
         fit(trainer, scripted([1.0] * epochs), steps, EarlyStopping(patience=patience), epochs)
 
 
 @pytest.mark.parametrize(
+    ("patience", "interval", "warns"),
+    [
+        (5, {"val_check_interval": 0.25}, False),  # four an epoch, eight in all
+        (8, {"val_check_interval": 0.25}, True),
+        (1, {"check_val_every_n_epoch": 2}, True),
+    ],
+)
+def test_validations_are_counted_and_not_epochs(
+    trainer: Build, scripted: Any, steps: Steps, patience: int, interval: dict[str, Any], warns: bool
+) -> None:
+    run = trainer(EarlyStopping(patience=patience), max_epochs=2, **interval)
+    with pytest.warns(UserWarning, match="no effect") if warns else contextlib.nullcontext():
+        run.fit(scripted([1.0, 1.0]), steps(4), steps(1))
+    assert (run.global_step == 8) is warns  # the first one is the best of equals: five others use the patience up
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"patience": 0}, "`patience` must be at least 1 epoch, got 0."),
+        ({"patience": 0}, "`patience` must be at least 1 validation, got 0."),
+        ({"min_delta": float("nan")}, "`min_delta` must be at least 0, got nan."),
+        ({"relative_rise": float("nan")}, "`relative_rise` must be above 0, got nan."),
         ({"min_delta": -0.5}, "`min_delta` must be at least 0, got -0.5."),
         ({"relative_rise": 0.0}, "`relative_rise` must be above 0, got 0.0."),
         (

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from lightning_lab.callbacks.checkpoint import Checkpoint
 from lightning_lab.callbacks.gradient_clipping import MEASURE_EVERY_STEPS, GradientClipping
 from lightning_lab.data.loader import TensorLoader
-from lightning_lab.runs.errors import Stopped
+from lightning_lab.runs.errors import InputError, Stopped
 from lightning_lab.tasks import Classification
 
 Build = Callable[..., Trainer]
@@ -96,6 +97,32 @@ def test_a_bound_out_of_reach_changes_no_weight(
         trainer(GradientClipping(**arguments)).fit(task(net), classes())
     trainer().fit(task(plain), classes())
     assert all(torch.equal(value, plain.state_dict()[name]) for name, value in net.state_dict().items())
+
+
+def in_half(**arguments: Any) -> tuple[dict[str, Any], Any]:
+    scaler: Any = torch.amp.GradScaler("cpu", init_scale=1024.0)  # type: ignore[attr-defined]
+    optimizer = lambda parameters: torch.optim.SGD(parameters, lr=0.1, **arguments)  # noqa: E731
+    return {"plugins": MixedPrecision("16-mixed", "cpu", scaler=scaler)}, optimizer
+
+
+def test_the_scale_of_16_bits_is_no_part_of_the_norm(trainer: Build, classes: Loaders, small_net: Any) -> None:
+    norms = {}
+    for fused in (False, True):
+        settings, optimizer = in_half(fused=fused)
+        run = trainer(GradientClipping(), **settings)
+        run.fit(Classification(small_net(), optimizer=optimizer), classes())
+        norms[fused] = run.callback_metrics["grad_norm"].item()
+    assert norms[True] == pytest.approx(norms[False], rel=1e-2)
+
+
+@pytest.mark.parametrize("bound", [{"max_norm": 0.3}, {"max_value": 0.05}])
+def test_clipping_what_is_still_scaled_is_refused(
+    trainer: Build, classes: Loaders, small_net: Any, bound: dict[str, float]
+) -> None:
+    settings, optimizer = in_half(fused=True)
+    message = "`gradient_clipping` cannot act in `trainer.precision` 16-mixed with a fused optimiser"
+    with pytest.raises(InputError, match=message):
+        trainer(GradientClipping(**bound), **settings).fit(Classification(small_net(), optimizer=optimizer), classes())
 
 
 # --- what is logged ---

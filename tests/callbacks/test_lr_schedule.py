@@ -316,3 +316,46 @@ def test_wrong_arguments_of_linear_decay_are_refused(arguments: dict[str, Any], 
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     with pytest.raises(ValueError, match=f"^{message}"):
         LinearDecay(optimizer, **arguments)
+
+
+# --- what it refuses ---
+
+
+def test_a_plateau_that_takes_a_gain_for_a_loss_is_refused(trainer: Build, scripted: Any, steps: Steps) -> None:
+    callback = LRSchedule(scheduler=lambda o: lr_scheduler.ReduceLROnPlateau(o, patience=0), monitor="val/acc")
+    message = "`lr_schedule.scheduler.mode` min would lower the rate because val/acc improves. Add .*mode max"
+    with pytest.raises(ValueError, match=message):
+        trainer(callback).fit(scripted([0.1], metric="val/acc"), steps(1), steps(1))
+
+
+@pytest.mark.parametrize(("monitor", "mode"), [("val/acc", "max"), ("val/loss", "min"), ("val/kappa", "max")])
+def test_a_plateau_that_knows_its_metric_is_not(
+    trainer: Build, scripted: Any, steps: Steps, monitor: str, mode: Any
+) -> None:
+    callback = LRSchedule(scheduler=lambda o: lr_scheduler.ReduceLROnPlateau(o, mode=mode, patience=0), monitor=monitor)
+    values = [0.1, 0.2, 0.1] if mode == "max" else [0.2, 0.1, 0.2]
+    trainer(callback, max_epochs=4).fit(scripted([*values, 0.0], metric=monitor), steps(1), steps(1))
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        lambda o: lr_scheduler.StepLR(o, step_size=0),
+        lambda o: lr_scheduler.CosineAnnealingLR(o, T_max=0),
+    ],
+)
+def test_arguments_that_divide_by_zero_are_refused_before_the_training(
+    trainer: Build, scripted: Any, steps: Steps, scheduler: Scheduler
+) -> None:
+    with pytest.raises(InputError, match=r"`lr_schedule\.scheduler` cannot be computed with its arguments"):
+        trainer(LRSchedule(scheduler=scheduler)).fit(scripted(), steps(1))
+
+
+def test_a_warm_up_that_never_ends_is_a_warning(trainer: Build, scripted: Any, steps: Steps) -> None:
+    with pytest.warns(UserWarning, match="`lr_schedule.warmup` 3 epochs is not below the run's 3"):
+        trainer(LRSchedule(warmup=3), max_epochs=3).fit(scripted(), steps(1))
+
+
+def test_another_interval_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"`interval`: Unknown word 'steps'\. Did you mean 'step'\?"):
+        LRSchedule(interval="steps")  # type: ignore[arg-type]

@@ -234,7 +234,7 @@ def test_a_fused_step_that_takes_the_scale_off_itself_is_refused(
     trainer: Build, classes: Loaders, small_net: Any
 ) -> None:
     settings, optimizer = in_half(fused=True)
-    message = "`penalty` cannot be added in `trainer.precision` 16-mixed with a fused optimiser"
+    message = "`penalty` cannot act in `trainer.precision` 16-mixed with a fused optimiser"
     with pytest.raises(InputError, match=message):
         trainer(Penalty(weight=1.0), **settings).fit(task(small_net(), **optimizer), classes(4))
 
