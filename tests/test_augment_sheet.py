@@ -213,7 +213,7 @@ class Own(LightningDataModule):
         ("--config regression/mlp", "Regression has no `augment`: there are no images to change."),
         ("--data own_images.Own", "Only images of 1 or 3 channels can be shown, got 5 x 8 x 8."),
         ("--data own_images.Own --data.known false", "Own augments in a loader of its own, which is not known here."),
-        ("--data.augment.crop 30 --data.augment.padding reflect", "`crop` 30 with `padding` reflect must be smaller than the image, 28 x 28."),
+        ("--data.augment.crop 30 --data.augment.padding reflect", "`crop` 30 can leave nothing of an image of 28 x 28: it must be below 28."),
         ("--data.augment.rotte 3", "Unknown key 'data.augment.rotte'. Did you mean 'data.augment.rotate'?"),
         ("--data.augment.rotate 181", "`rotate` must be in [0, 180] degrees, got 181"),
         ("--config cifar10/lenet5 --data.root nowhere", "CIFAR-10 is not there"),

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lightning_lab.data.affine import resample
 from lightning_lab.data.pixels import add_noise, brighten, cut_out, turn_grey
+from lightning_lab.runs.errors import check_choice
 from lightning_lab.runs.seeds import stream_seed
 
 #: The number in each augmentation's seed, and how many columns it draws. Recorded runs depend on them: never change
@@ -40,7 +41,8 @@ class Augment:
 
     Args:
         crop: Pad each side by this many pixels and cut a window of the original size at a random place. 0 is off.
-        padding: What stands outside the image when it is cropped: zeros (black), or its reflection.
+        padding: What stands outside the image when it is cropped: zeros (black), or its reflection; without effect on
+            the rest.
         flip: Mirror left to right: never, at random with probability 1/2, or alternating (each image is drawn once
             and then mirrored every second epoch, so that two epochs show both sides of every image).
         shift: Move by up to this many pixels, fractions included, along each axis; black comes in. 0 is off.
@@ -59,8 +61,8 @@ class Augment:
         - Output: (B, C, H, W) uint8, channels-last in memory.
 
     Raises:
-        ValueError: If an argument is out of its range, or, when an image comes, `crop` is too large to be reflected
-            or `grey` has neither 1 nor 3 channels.
+        ValueError: If an argument is out of its range, or, when an image comes, `crop`, `shift` or `cutout` is so large
+            that nothing need be left of it, or `grey` has neither 1 nor 3 channels.
 
     Example:
         >>> augment = Augment(crop=1, rotate=15, cutout=2)
@@ -85,6 +87,8 @@ class Augment:
         noise: float = 0.0,
         cutout: int = 0,
     ) -> None:
+        check_choice("padding", padding, ("zeros", "reflect"))
+        check_choice("flip", flip, ("none", "random", "alternating"))
         if crop < 0:
             raise ValueError(f"`crop` must be 0 (off) or more pixels, got {crop}.")
         if not 0 <= shift < math.inf:  # NaN fails too, here and below
@@ -147,10 +151,15 @@ class Augment:
             uint8 images. Shape (B, C, H, W).
         """
         height, width = x.shape[-2:]
-        if self.padding == "reflect" and self.crop >= min(height, width):
-            raise ValueError(
-                f"`crop` {self.crop} with `padding` reflect must be smaller than the image, {height} x {width}."
-            )
+        for name, pixels, most in (
+            ("crop", self.crop, min(height, width)),
+            ("shift", self.shift, min(height, width)),
+            ("cutout", self.cutout, 2 * max(height, width)),
+        ):
+            if pixels >= most:
+                raise ValueError(
+                    f"`{name}` {pixels:g} can leave nothing of an image of {height} x {width}: it must be below {most}."
+                )
         counts = [2 if name == "rotate" else _STREAMS[name][1] for name in self._on]
         own = dict(zip(self._on, torch.split(draws[:, 3:], counts, dim=1), strict=True)) if counts else {}
         x = x.permute(0, 2, 3, 1).contiguous()  # (B, H, W, C)

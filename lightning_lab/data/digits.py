@@ -18,7 +18,7 @@ from lightning_lab.data.images import read_predict_folder
 from lightning_lab.data.loader import Examples, TensorLoader, normalise
 from lightning_lab.data.matfile import read_arrays
 from lightning_lab.data.split import carve, check_val_frac, fingerprint, stratified_split
-from lightning_lab.runs.errors import InputError
+from lightning_lab.runs.errors import InputError, check_choice
 
 #: Mean and standard deviation over all pixels of the training part at 16 x 16, in [0, 1].
 BUNDLED_MEAN, BUNDLED_STD = (0.3055,), (0.3187,)
@@ -73,6 +73,7 @@ class Digits(LightningDataModule):
         super().__init__()
         check_batch_size(batch_size)
         check_val_frac(val_frac)
+        check_choice("normalise", normalise, ("dataset", "image", "centre", "none"))
         if not 16 <= image_size <= 32:
             raise ValueError(f"`image_size` must be 16 to 32 pixels, got {image_size}.")
         self.path = None if path is None else _found(Path(path).expanduser())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,10 @@ class ImageFolder(LightningDataModule):
         self.seed = seed
         self.input_shape = (channels, image_size, image_size)
         grey = (sum(IMAGENET_MEAN) / 3,), (sum(IMAGENET_STD) / 3,)
-        self.mean = mean or (IMAGENET_MEAN if channels == 3 else grey[0])
-        self.std = std or (IMAGENET_STD if channels == 3 else grey[1])
-        if not len(self.mean) == len(self.std) == channels or min(self.std) <= 0:
+        self.mean = mean if mean is not None else IMAGENET_MEAN if channels == 3 else grey[0]
+        self.std = std if std is not None else IMAGENET_STD if channels == 3 else grey[1]
+        numbers = all(map(math.isfinite, (*self.mean, *self.std))) and all(one > 0 for one in self.std)
+        if not len(self.mean) == len(self.std) == channels or not numbers:
             raise ValueError(
                 f"`mean` and `std` need {channels} numbers each, `std` above 0, got {self.mean} and {self.std}."
             )

@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_lab.data.batching import batching, check_batch_size
 from lightning_lab.data.loader import Examples, TensorLoader
 from lightning_lab.data.split import carve, check_val_frac
-from lightning_lab.runs.errors import InputError
+from lightning_lab.runs.errors import InputError, check_choice
 from lightning_lab.runs.seeds import stream_seed
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -73,6 +73,7 @@ class Regression(LightningDataModule):
         check_val_frac(val_frac)
         if not (math.isfinite(low) and math.isfinite(high) and math.isfinite(noise)):
             raise ValueError(f"`low`, `high` and `noise` must be finite, got {low}, {high} and {noise}.")
+        check_choice("function", function, FUNCTIONS)
         if not low < high:
             raise ValueError(f"`high` must be above `low`, got `low` {low} and `high` {high}.")
         if function == "log2_cos" and low <= 0:
@@ -94,7 +95,9 @@ class Regression(LightningDataModule):
         self.high = high
         self.num_test = min(max(round(num_samples * test_frac), 1), num_samples - 4)
         self.num_train = num_samples - self.num_test
-        if round(self.num_train * val_frac) < 2:  # R2 compares with the spread, which one value does not have
+        if self.num_test < 2:  # R2 compares with the spread, which one value does not have
+            raise ValueError(f"`test_frac` {test_frac} of {num_samples} samples leaves fewer than two to test on.")
+        if round(self.num_train * val_frac) < 2:
             raise ValueError(f"`val_frac` {val_frac} of {self.num_train} samples leaves fewer than two to validate on.")
         self.val_frac = val_frac
         self.noise = noise
@@ -142,7 +145,7 @@ class Regression(LightningDataModule):
         if not self.standardise:
             return {"kind": "none"}
         # A uniform distribution on [a, b] has mean (a + b) / 2 and variance (b - a)^2 / 12.
-        return {"kind": "dataset", "mean": [(self.low + self.high) / 2], "std": [(self.high - self.low) / 12**0.5]}
+        return {"kind": "standardised", "mean": [(self.low + self.high) / 2], "std": [(self.high - self.low) / 12**0.5]}
 
     @property
     def predict_inputs(self) -> Tensor:

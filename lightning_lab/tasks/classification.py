@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from lightning_lab.runs.errors import InputError
-from lightning_lab.tasks.batch import HALF, take_apart, try_shape
+from lightning_lab.runs.errors import InputError, check_choice
+from lightning_lab.tasks.batch import HALF, check_smallest_batch, take_apart, try_shape
 from lightning_lab.tasks.metrics import MeanLoss, TopOneAccuracy
 from lightning_lab.tasks.optimizer import default_optimizer
 
@@ -29,8 +29,8 @@ class Classification(LightningModule):
         label_smoothing: Share of the target spread evenly over all classes, in [0, 1). For cross entropy in training
             alone: validation and test measure the plain loss.
         test_views: How many views of an image the test averages the logits over, apart from the plain test: 1 is off, 2
-            adds the mirror image, 6 adds to both of them shifts by one pixel up left and down right. Logged as
-            ``test/acc_views``.
+            adds the mirror image, 6 adds to both of them shifts by one pixel up left and down right, which count half.
+            Logged as ``test/acc_views``.
 
     Shape:
         - Batches: x (B, ...) as the net wants it, y (B,) int64.
@@ -38,7 +38,7 @@ class Classification(LightningModule):
     Raises:
         ValueError: If `label_smoothing` is out of range or given for another loss, or the net does not say its
             number of classes.
-        InputError: If the data have another number of classes than the net.
+        InputError: If the data have no classes, or another number of them than the net.
 
     Logs ``train/loss``, ``train/acc``, ``val/loss``, ``val/acc``, ``test/loss``, ``test/acc``, and with more than
     five classes ``val/top5`` and ``test/top5``. Losses exclude penalties and smoothing in ``val`` and ``test``.
@@ -54,6 +54,9 @@ class Classification(LightningModule):
         test_views: Literal[1, 2, 6] = 1,
     ) -> None:
         super().__init__()
+        check_choice("loss", loss, ("cross_entropy", "mse", "norm"))
+        if test_views not in (1, 2, 6):
+            raise ValueError(f"`test_views` must be 1, 2 or 6, got {test_views}.")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"`label_smoothing` must be in [0, 1), got {label_smoothing}.")
         if label_smoothing and loss != "cross_entropy":
@@ -82,6 +85,11 @@ class Classification(LightningModule):
     def setup(self, stage: str) -> None:
         """Compare the net with the data before anything is trained."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data is not None and hasattr(data, "input_shape") and not hasattr(data, "num_classes"):
+            raise InputError(
+                f"{type(data).__name__} has no classes, which Classification learns. Use --model Regression, or other "
+                "data."
+            )
         found = getattr(data, "num_classes", self.num_classes)
         if found != self.num_classes:
             raise InputError(
@@ -89,6 +97,10 @@ class Classification(LightningModule):
                 f"Set it with --model.net.num_classes {found}."
             )
         try_shape(self.net, data)
+
+    def on_train_start(self) -> None:
+        """Compare the net with the size of the batches."""
+        check_smallest_batch(self.net, self.trainer)
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute logits (B, num_classes) from inputs (B, ...)."""
@@ -139,10 +151,17 @@ class Classification(LightningModule):
             self.views_accuracy.reset()
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Compute class probabilities (B, num_classes)."""
+        """Compute class probabilities (B, num_classes).
+
+        With the losses ``mse`` and ``norm`` the outputs themselves estimate them: what is below zero is cut, and the
+        rest scaled to a sum of 1.
+        """
         x, _, num_real, _ = take_apart(batch)
-        probabilities: Tensor = self(x)[:num_real].softmax(dim=1)
-        return probabilities
+        logits: Tensor = self(x)[:num_real]
+        if self.loss == "cross_entropy":
+            return logits.softmax(dim=1)
+        shares = logits.clamp_min(0) + torch.finfo(logits.dtype).tiny  # an even share where none is above zero
+        return shares / shares.sum(dim=1, keepdim=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build the optimiser; the schedule is a callback."""

@@ -11,7 +11,8 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanAbsolutePercentageError, MetricCollection, R2Score
 
-from lightning_lab.tasks.batch import HALF, take_apart, try_shape
+from lightning_lab.runs.errors import InputError
+from lightning_lab.tasks.batch import HALF, check_smallest_batch, take_apart, try_shape
 from lightning_lab.tasks.metrics import MeanLoss
 from lightning_lab.tasks.optimizer import default_optimizer
 
@@ -29,8 +30,12 @@ class Regression(LightningModule):
     Shape:
         - Batches: x (B, ...) as the net wants it, y (B, 1) float.
 
+    Raises:
+        InputError: If the data have classes, or the net gives other than one value an example.
+
     Logs for ``train`` ``loss`` (the mean squared error); for ``val`` and ``test`` also ``mae``, ``r2`` and
-    ``relative_error`` (mean of |output - target| / |target|).
+    ``relative_error`` (mean of |output - target| / |target|, with |target| taken as 1.17e-6 at the least: of no use
+    where targets come near zero).
     """
 
     def __init__(
@@ -53,7 +58,22 @@ class Regression(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Compare the net with the data before anything is trained."""
-        try_shape(self.net, self.trainer.datamodule)  # type: ignore[attr-defined]
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if getattr(data, "num_classes", None) is not None:
+            raise InputError(
+                f"{type(data).__name__} has classes, and Regression learns numbers. Use --model Classification, or "
+                "other data."
+            )
+        output = try_shape(self.net, data)
+        if output is not None and output.shape != (1, 1):
+            raise InputError(
+                f"Regression needs one value an example, and {type(self.net).__name__} gives {output[0].numel()}. "
+                "Set it with --model.net.out_features 1."
+            )
+
+    def on_train_start(self) -> None:
+        """Compare the net with the size of the batches."""
+        check_smallest_batch(self.net, self.trainer)
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute values (B, 1) from inputs (B, ...)."""

@@ -275,5 +275,30 @@ def test_the_ends_of_the_ranges_are_allowed(settings: dict[str, Any]) -> None:
 
 def test_a_reflection_wider_than_the_image_is_refused() -> None:
     augment = Augment(crop=8, padding="reflect")
-    with pytest.raises(ValueError, match="`crop` 8 with `padding` reflect must be smaller than the image, 8 x 8"):
+    with pytest.raises(ValueError, match="`crop` 8 can leave nothing of an image of 8 x 8: it must be below 8"):
         augment(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), augment.draw(1, 0, 0), 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"crop": 7}, "`crop` 7 can leave nothing of an image of 9 x 7: it must be below 7."),
+        ({"shift": 7.5}, "`shift` 7.5 can leave nothing of an image of 9 x 7: it must be below 7."),
+        ({"cutout": 18}, "`cutout` 18 can leave nothing of an image of 9 x 7: it must be below 18."),
+    ],
+)
+def test_what_can_leave_nothing_of_an_image_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        applied(pictures(4), **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"flip": "horizontal"}, "`flip`: Unknown word 'horizontal'."),
+        ({"padding": "mirror"}, "`padding`: Unknown word 'mirror'."),
+    ],
+)
+def test_other_words_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Augment(**settings)

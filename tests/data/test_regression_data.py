@@ -65,7 +65,7 @@ def test_samples_fill_the_range(low: float, high: float) -> None:
     [
         ({}, (64, 16, 20)),
         ({"test_frac": 0.5, "val_frac": 0.1}, (45, 5, 50)),
-        ({"num_samples": 10, "test_frac": 0.001}, (7, 2, 1)),
+        ({"num_samples": 10, "test_frac": 0.2}, (6, 2, 2)),
         ({"num_samples": 10, "test_frac": 0.999, "val_frac": 0.5}, (2, 2, 6)),
     ],
 )
@@ -177,6 +177,11 @@ def test_a_stage_draws_its_own_parts_alone(stage: str, opened: set[str]) -> None
         ),
         ({"test_frac": 0.0}, "`test_frac` must be above 0 and below 1, got 0.0."),
         ({"test_frac": 1.0}, "`test_frac` must be above 0 and below 1, got 1.0."),
+        ({"num_samples": 10, "test_frac": 0.001}, "`test_frac` 0.001 of 10 samples leaves fewer than two to test on."),
+        (
+            {"function": "cos"},
+            "`function`: Unknown word 'cos'. Did you mean 'log2_cos'? Known: absolute, log2_cos, runge, sine, step.",
+        ),
         ({"noise": -0.1}, "`noise` must be at least 0, got -0.1."),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -318,3 +319,74 @@ def test_one_nan_makes_the_loss_of_the_whole_part_nan(trainer: Build) -> None:
     built = trainer()
     built.validate(Classification(NanInLast()), batches(3), verbose=False)
     assert np.isnan(float(built.callback_metrics["val/loss"]))
+
+
+# --- what it refuses ---
+
+
+class Numbers(LightningDataModule):
+    """Says its shape and no classes."""
+
+    input_shape = (4,)
+
+    def train_dataloader(self) -> TensorLoader:
+        return batches(3)
+
+
+def test_data_without_classes_are_refused(trainer: Build) -> None:
+    with pytest.raises(
+        InputError, match=r"Numbers has no classes, which Classification learns\. Use --model Regression"
+    ):
+        trainer().fit(task(3), datamodule=Numbers())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss": "crossentropy"}, "`loss`: Unknown word 'crossentropy'. Did you mean 'cross_entropy'?"),
+        ({"test_views": 3}, "`test_views` must be 1, 2 or 6, got 3."),
+    ],
+)
+def test_other_words_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        task(3, **settings)
+
+
+@pytest.mark.parametrize("loss", ["mse", "norm"])
+def test_outputs_that_estimate_probabilities_are_predicted_as_such(loss: str) -> None:
+    model = task(4, loss=loss)
+    estimates = torch.tensor([[0.0, 1.0, 0.0, 0.0], [-0.5, 1.5, 0.5, 0.0], [-1.0, -2.0, -3.0, -4.0]])
+    model.net.forward = lambda x: x  # type: ignore[method-assign]
+    found = model.predict_step((estimates, torch.zeros(3)), 0)
+    expected = torch.tensor([[0.0, 1.0, 0.0, 0.0], [0.0, 0.75, 0.25, 0.0], [0.25, 0.25, 0.25, 0.25]])
+    torch.testing.assert_close(found, expected)
+
+
+class Normed(Dense):
+    """Batch norm behind the dense layer."""
+
+    def __init__(self) -> None:
+        super().__init__(3)
+        self.norm = nn.BatchNorm1d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.norm(self.layer(x))
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "tried"), [(45, 11, 12), (45, 1, 3), (45, 44, 45), (9, 4, 5), (9, 8, 9), (45, 22, 23)]
+)
+def test_batch_norm_on_a_single_example_is_refused_before_the_training(
+    trainer: Build, count: int, size: int, tried: int
+) -> None:
+    message = f"{count} training examples in batches of {size} leave one. Try --data.batch_size {tried}."
+    with pytest.raises(InputError, match=message):
+        trainer().fit(Classification(Normed()), TensorLoader(examples(3, count), batch_size=size))
+    trainer().fit(Classification(Normed()), TensorLoader(examples(3, count), batch_size=tried))
+
+
+def test_a_single_example_that_is_not_reached_is_none(trainer: Build) -> None:
+    loader = TensorLoader(examples(3), batch_size=11)
+    trainer(limit_train_batches=4).fit(Classification(Normed()), loader)
+    trainer().fit(task(3), loader)  # nor where there is no batch norm

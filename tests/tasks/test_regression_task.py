@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from sklearn.metrics import mean_absolute_error, mean_absolute_percentage_error, mean_squared_error, r2_score
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_lab.data.loader import Batch, Examples, TensorLoader
+from lightning_lab.runs.errors import InputError
 from lightning_lab.tasks import Regression
 
 Build = Callable[..., Trainer]
@@ -159,3 +160,33 @@ def test_a_batch_that_is_not_real_counts_nothing(trainer: Build) -> None:
     built.test(module, Handed(filler, whole), verbose=False)
     found = {name: logged(built)[name] for name in expected("test")}
     assert found == pytest.approx(expected("test"), rel=1e-5, abs=1e-6)
+
+
+# --- what it refuses ---
+
+
+class Data(LightningDataModule):
+    """Hands out the batches, and says their shape."""
+
+    input_shape = (1,)
+
+    def train_dataloader(self) -> TensorLoader:
+        return batches()
+
+
+class Classes(Data):
+    """Has classes, too."""
+
+    num_classes = 3
+
+
+def test_a_net_of_several_values_is_refused(trainer: Build) -> None:
+    model = Regression(nn.Linear(1, 3))
+    message = "Regression needs one value an example, and Linear gives 3. Set it with --model.net.out_features 1."
+    with pytest.raises(InputError, match=message):
+        trainer().fit(model, datamodule=Data())
+
+
+def test_data_with_classes_are_refused(trainer: Build) -> None:
+    with pytest.raises(InputError, match="Classes has classes, and Regression learns numbers"):
+        trainer().fit(task(), datamodule=Classes())
