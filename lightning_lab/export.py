@@ -221,10 +221,11 @@ onnx: a graph for ONNX Runtime and others, compared with torch on several batche
 graph for torch alone (.pt2, torch.export.load), compared in the same way. safetensors: the weights alone. The first and
 the last need a few packages more: pip install "lightning-lab[export]".
 
-Each file carries as metadata: class_names, normalisation (kind: dataset is (pixel / 255 - mean) / std for each channel;
-image takes each image's own mean and standard deviation, centre its mean alone), input_shape, metric, config, run,
-checkpoint, step, net and lightning_lab. With --with_preprocessing the graph normalises by itself and takes bytes, as
-they come from a decoder (normalisation kind: in the graph); the images must have the right size all the same.
+Each file carries as metadata: class_names, normalisation (kind: dataset is (pixel / 255 - mean) / std for each
+channel; image takes each image's own mean and standard deviation, centre its mean alone; standardised is (x - mean) /
+std), input_shape, metric, config, run, checkpoint, step, net and lightning_lab. With --with_preprocessing the graph
+normalises by itself and takes bytes, as they come from a decoder (normalisation kind: in the graph); the images must
+have the right size all the same.
 
 examples:
   lightning-lab export lenet5/first --format onnx

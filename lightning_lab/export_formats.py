@@ -15,6 +15,8 @@ from lightning_lab.runs.errors import InputError
 #: Two outputs are the same if they differ by less than this share of the largest output: what rounding does to float32
 #: over some tens of layers, with a wide margin.
 TOLERANCE = 1e-4
+#: Outputs that are all smaller than this are compared as if the largest were this: cancellation leaves rounding alone.
+_NEAR_ZERO = 1e-3
 #: Batches that the exported net is tried on.
 _SIZES = (1, 2, 5, 32)
 
@@ -205,7 +207,7 @@ def _compared(
             f"{name} gives outputs that are not finite, with which no graph can be compared: its run has diverged. "
             "Choose another checkpoint."
         )
-    if not difference <= TOLERANCE * max(1.0, largest):
+    if not difference <= TOLERANCE * max(_NEAR_ZERO, largest):
         raise InputError(
             f"The exported graph of {name} gives other outputs than the net, by up to {difference:.3g}: its forward "
             "depends on more than its input. Nothing was written; --format safetensors writes the weights."
