@@ -27,12 +27,14 @@ class Draft:
         settings: What it sets, dotted; ``base`` among them if it has one of its own.
         path: Where it stands in the study file.
         names: What else it is called: full and short names, a level alone.
+        point: Its level of each factor, as written, in a full design.
     """
 
     name: str
     settings: dict[str, Any]
     path: str
     names: set[str] = field(default_factory=set)
+    point: dict[str, Any] = field(default_factory=dict)
 
     def build(self, bases: tuple[str, ...], faults: Faults) -> Arm:
         """Make the arm.
@@ -43,7 +45,8 @@ class Draft:
         """
         if "base" in self.settings:
             bases = read_bases(self.settings["base"], f"{self.path}.base", faults)
-        return Arm(self.name, {key: value for key, value in self.settings.items() if key != "base"}, bases)
+        overrides = {key: value for key, value in self.settings.items() if key != "base"}
+        return Arm(self.name, overrides, bases, self.point)
 
 
 def find_arm(name: Any, path: str, drafts: list[Draft], faults: Faults) -> Draft | None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,11 +37,13 @@ class Arm:
         name: As in the tables, for example ``dropout=0.3``.
         overrides: Dotted keys as on the command line, sorted, which puts a class before its arguments.
         bases: The configurations below them, later ones over earlier ones: names of shipped ones or paths.
+        point: Its level of each factor, as written, in a full design.
     """
 
     name: str
     overrides: dict[str, Any]
     bases: tuple[str, ...]
+    point: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def slug(self) -> str:
@@ -78,7 +81,8 @@ class Budget:
         """
         amount = round(self.amount)
         if self.unit == "samples":
-            amount = math.ceil(self.amount / settings["data.batch_size"])
+            in_a_step = settings["data.batch_size"] * (settings.get("trainer.accumulate_grad_batches") or 1)
+            amount = math.ceil(self.amount / in_a_step)
         length = f"{amount // 86400:02}:{amount // 3600 % 24:02}:{amount // 60 % 60:02}:{amount % 60:02}"
         limits: dict[str, Any] = {"max_epochs": -1}  # this project's default is ten epochs
         limits |= {

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning_lab import shipped
+from lightning_lab.callbacks.least_squares_head import BEFORE
+from lightning_lab.callbacks.penalty import PENALTY
 from lightning_lab.cli import LabCLI
 from lightning_lab.messages import quieten
 from lightning_lab.runs.errors import InputError, unknown
 from lightning_lab.studies.design import Study, cells_of
-from lightning_lab.studies.quantity import quantity
+from lightning_lab.studies.quantity import OTHER, quantity
 from lightning_lab.studies.reading import Faults
 
 
@@ -55,6 +57,6 @@ def check_arms(study: Study) -> None:
             continue
         logged = getattr(cli.model, "metric_names", None)
         for path, metric in metrics:
-            if logged is not None and metric not in logged:
+            if logged is not None and metric not in OTHER and metric.removesuffix(BEFORE) not in (*logged, PENALTY):
                 faults.add(path, unknown("metric", metric, [name for name in logged if name.startswith("val/")]))
     faults.end()

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from lightning_lab.runs.errors import unknown
 from lightning_lab.runs.listing import flatten
+from lightning_lab.runs.metrics import better, is_known
 from lightning_lab.studies.arms import REFERENCE, Draft, read_arms
 from lightning_lab.studies.cells import Arm, Budget, Cell, folders_by_key, make_cell
 from lightning_lab.studies.entries import (
@@ -104,6 +105,8 @@ def read_study(path: Path, *, short: bool = False) -> Study:
             name, (budget, seeds) = f"{name}_short", in_short
     metric = read_metric(get("metric"), "metric", faults)
     goal = read_choice(get("goal"), "goal", get_args(Goal), faults)
+    if get("goal") in get_args(Goal) and is_known(metric) and goal != better(metric):
+        faults.add("goal", f"{goal} would choose the worst: {metric} improves the other way. Write {better(metric)}.")
     margin = read_margin(get("margin"), "margin", faults)
     bases = read_bases(get("base"), "base", faults) if "base" in document else ()
     design, factors, drafts, reference = _read_design(document, faults)

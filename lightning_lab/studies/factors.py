@@ -140,7 +140,7 @@ def full_factorial(
         if len(point) == 1:
             names.add(level_text(levels[0]))
         name = _name({short[key]: level for key, level in point.items()})
-        draft = Draft(name, _moved(reference, factors, point), "factors", names)
+        draft = Draft(name, _moved(reference, factors, point), "factors", names, point)
         drafts.insert(0 if is_reference else len(drafts), draft)
     return drafts
 

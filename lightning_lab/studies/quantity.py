@@ -23,8 +23,8 @@ from typing import Any, Literal
 from lightning_lab.runs import metrics
 
 #: What is measured of a run beside its losses and metrics.
-_OTHER = ("lr", "grad_norm", "grad_norm_clipped", "clipped_frac", "time_s")
-_NAME = rf"(?:(?:train|val)/\w+|{'|'.join(_OTHER)})"
+OTHER = ("lr", "grad_norm", "grad_norm_clipped", "clipped_frac", "time_s")
+_NAME = rf"(?:(?:train|val)/\w+|{'|'.join(OTHER)})"
 _AT = r"(?:@(?P<{}>[1-9]\d*))?"
 _TERM = re.compile(
     rf"(?P<name>{_NAME}){_AT.format('epoch')}|log10\((?P<log10>{_NAME}){_AT.format('log10_epoch')}\)|"

@@ -44,7 +44,7 @@ def select(
     Raises:
         InputError: If the test set was opened already, or no arm has all its seeds.
     """
-    if read_ledger(folder):
+    if count_openings(folder):
         raise InputError(
             f"The test set of {folder.name} was opened already ({folder / LEDGER}): an arm that is chosen now is "
             "chosen knowing test results. Start a new study for another choice."
@@ -94,10 +94,10 @@ def check_open(folder: Path, values: Values, *, again: str | None) -> dict[str, 
         raise InputError(
             f"The validation results of {folder.name} have changed since {selection['arm']} was selected. Select again."
         )
-    readings = len(read_ledger(folder))
-    if readings and not (again or "").strip():
+    openings = count_openings(folder)
+    if openings and not (again or "").strip():
         raise InputError(
-            f"The test set of {folder.name} was read already ({readings} readings in {folder / LEDGER}). A second look "
+            f"The test set of {folder.name} was read already ({openings} readings in {folder / LEDGER}). A second look "
             "is no independent one; if it has to be, say why: --again REASON."
         )
     return selection
@@ -130,11 +130,13 @@ def read_once(folder: Path, run: Path, entry: Mapping[str, Any], warm: WarmProce
 
 def read_ledger(folder: Path) -> list[dict[str, Any]]:
     """Read the completed readings of the test set, oldest first."""
-    path = folder / LEDGER
-    if not path.exists():
-        return []
-    entries = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-    return [entry for entry in entries if entry.get("event") == "read"]
+    return [entry for entry in _entries(folder) if entry.get("event") == "read"]
+
+
+def count_openings(folder: Path) -> int:
+    """Count the readings of the test set, and those that a crash ended before they could be entered as such."""
+    events = [entry.get("event") for entry in _entries(folder)]
+    return events.count("opened") - events.count("failed")
 
 
 def digest(values: Values) -> str:
@@ -142,6 +144,11 @@ def digest(values: Values) -> str:
     rows = sorted((arm, int(seed), repr(float(value))) for arm, of in values.items() for seed, value in of.items())
     assert all(not math.isnan(float(value)) for *_, value in rows)
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def _entries(folder: Path) -> list[dict[str, Any]]:
+    path = folder / LEDGER
+    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()] if path.exists() else []
 
 
 def _test(command: list[str], study: str, warm: WarmProcess | None) -> tuple[int, str]:

@@ -177,6 +177,12 @@ def test_a_budget_switches_off_what_the_base_limits_in_another_unit() -> None:
     ]  # fmt: skip
 
 
+def test_samples_of_several_batches_a_step_are_fewer_steps() -> None:
+    settings = {"data.batch_size": 64, "trainer.accumulate_grad_batches": 4}
+    assert Budget("samples", 6400).arguments(settings)[-1] == "--trainer.max_steps=25"
+    assert Budget("samples", 6400).arguments(settings | {"trainer.accumulate_grad_batches": None})[-1].endswith("=100")
+
+
 def test_samples_are_steps_by_each_arms_batch_size(tmp_path: Path) -> None:
     study = study_of(
         tmp_path,

@@ -331,6 +331,8 @@ claims:
         ({"reference": {"--model.net": 1}}, "reference.--model.net: `--model.net` is no key as on the command line"),
         ({"reference": {"model.init_args.net": 1}}, "reference.model.init_args.net: init_args and class_path are left"),
         ({"reference": {DROPOUT: 0, "model": {"net": {"dropout": 1}}}}, "reference.model.net.dropout: is set twice."),
+        ({"metric": "val/loss", "goal": "max"}, "goal: max would choose the worst: val/loss improves the other way."),
+        ({"metric": "val/r2", "goal": "min"}, "goal: min would choose the worst: val/r2 improves the other way."),
         ({"short": 3}, "short: must be a mapping, got 3. Write for example `short: {epochs: 2, seeds: 3}`."),
         ({"short": {"epocs": 3, "epochs": 1}}, "short.epocs: Unknown key 'epocs'. Did you mean 'epochs'?"),
         ({"short": {"seeds": 3}}, "short.epochs: missing. Give every arm the same budget"),

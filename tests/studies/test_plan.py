@@ -287,3 +287,11 @@ def test_the_next_command_names_shipped_studies_and_the_short_budget(tmp_path: P
     assert command_of("report", study, tmp_path / "studies" / "drop") == (
         f"lightning-lab study report {path} --run.logs {tmp_path}"
     )
+
+
+def test_check_knows_what_the_slots_log(lab: Lab, tmp_path: Path) -> None:
+    claim = {"text": "a", "arm": 0.5, "expect": "worse"}
+    metrics = ("grad_norm", "time_s", "train/penalty", "val/acc - val/acc_before_head", "val/acy")
+    write_study(tmp_path, claims=[{**claim, "id": f"C{i}", "metric": metric} for i, metric in enumerate(metrics)])
+    err = lab("study", "plan", "study.yaml", "--check").err
+    assert "study.yaml has 1 fault:\n  claims[4].metric: Unknown metric 'val/acy'" in err

@@ -285,8 +285,7 @@ def test_effects_of_factors_are_against_the_levels_of_the_reference(tmp_path: Pa
     arms = [f"a={a},b={b}" for a in (1, 2, 3) for b in ("x", "y")]
     drawn = make_study(tmp_path / "s", arms=arms, seeds=5)
     made = tuple(
-        replace(arm, overrides={"model.net.a": int(arm.name[2]), "model.net.b": arm.name[-1], **arm.overrides})
-        for arm in drawn.arms
+        replace(arm, point={"model.net.a": int(arm.name[2]), "model.net.b": arm.name[-1]}) for arm in drawn.arms
     )
     factors = {"model.net.a": [1, 2, 3], "model.net.b": ["x", "y"]}
     study = replace(drawn, arms=made, factors=factors, design="full", reference="a=2,b=y")

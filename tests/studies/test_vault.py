@@ -72,6 +72,18 @@ def test_a_second_look_needs_a_reason_and_forbids_another_choice(tmp_path: Path)
         choose(tmp_path)
 
 
+def test_a_look_that_a_crash_ended_is_a_look(tmp_path: Path) -> None:
+    choose(tmp_path)
+    failed = '{"event": "opened"}\n{"event": "failed"}\n'
+    (tmp_path / vault.LEDGER).write_text(failed)
+    assert vault.check_open(tmp_path, VALUES, again=None)["arm"] == "b"
+    (tmp_path / vault.LEDGER).write_text(failed + '{"event": "opened"}\n')
+    with pytest.raises(InputError, match=r"was read already .1 readings in "):
+        vault.check_open(tmp_path, VALUES, again=None)
+    with pytest.raises(InputError, match="was opened already"):
+        choose(tmp_path)
+
+
 def test_a_study_from_its_file_to_its_test(lab: Lab, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(STUDY)
     ran = lab("study", "run", "tiny.yaml")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lightning_lab.studies.cells import Arm, CellResult
+from lightning_lab.studies.cells import CellResult
 from lightning_lab.studies.claims import Verdict, judge
 from lightning_lab.studies.design import Claim, Study
 from lightning_lab.studies.quantity import quantity
@@ -123,7 +123,7 @@ def _goal(claim: Claim, study: Study) -> Literal["min", "max"]:
 def _effects(study: Study, values: Mapping[str, Mapping[int, float]]) -> tuple[list[Effect], str]:
     if study.design != "full":
         return [], ""
-    levels = {arm.name: {factor: _level(arm, factor) for factor in study.factors} for arm in study.arms}
+    levels = {arm.name: arm.point for arm in study.arms}
     if not set.intersection(*(set(values.get(arm.name, {})) for arm in study.arms)):
         return [], "No seed has a value in every arm yet."
     reference = levels[study.reference]
@@ -134,7 +134,3 @@ def _effects(study: Study, values: Mapping[str, Mapping[int, float]]) -> tuple[l
         ], ""
     except ValueError as error:  # combinations were excluded
         return [], str(error)
-
-
-def _level(arm: Arm, factor: str) -> object:
-    return list(arm.bases) if factor == "base" else arm.overrides.get(factor)
