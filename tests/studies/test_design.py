@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,17 @@ def test_a_full_design_has_every_combination_but_the_excluded(tmp_path: Path) ->
     assert [arm.name for arm in study.arms] == ["dropout=0,lr=0.1", "dropout=0,lr=0.01", "dropout=0.5,lr=0.01"]
     assert study.arms[2].overrides == {DROPOUT: 0.5, RATE: 0.01}
     assert study.reference == "dropout=0,lr=0.1"
+
+
+def test_an_arm_of_a_full_design_knows_its_levels_as_written(tmp_path: Path) -> None:
+    factors: dict[str, list[Any]] = {
+        "base": ["digits/lenet5", "digits/mlp"],
+        "model.net": ["MLP", {"class_path": "MLP", "init_args": {"hidden": [20]}}],
+    }
+    reference = {key: levels[0] for key, levels in factors.items()}
+    study = study_of(tmp_path, without=("base",), design="full", factors=factors, reference=reference)
+    points = [[arm.point["base"], arm.point["model.net"]] for arm in study.arms]
+    assert points == [list(point) for point in product(*factors.values())]
 
 
 def test_short_names_that_fit_two_factors_are_written_in_full(tmp_path: Path) -> None:
