@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
-import os
 import re
 import warnings
 from collections.abc import Iterable
@@ -113,9 +112,6 @@ def quieten() -> None:
     logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
     # Nothing is logged by the step here, so the interval for it cannot be too long.
     warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logging interval")
-    # Said of every run on a machine that has SLURM; within an allocation it means something.
-    if "SLURM_JOB_ID" not in os.environ:
-        warnings.filterwarnings("ignore", "The `srun` command is available on your system but is not used")
     # Continuing in the run's own folder is what the folder is for.
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     # Said wherever SLURM is installed; a run of one process needs no `srun`.
