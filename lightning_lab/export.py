@@ -222,10 +222,10 @@ graph for torch alone (.pt2, torch.export.load), compared in the same way. safet
 the last need a few packages more: pip install "lightning-lab[export]".
 
 Each file carries as metadata: class_names, normalisation (kind: dataset is (pixel / 255 - mean) / std for each
-channel; image takes each image's own mean and standard deviation, centre its mean alone; standardised is (x - mean) /
-std), input_shape, metric, config, run, checkpoint, step, net and lightning_lab. With --with_preprocessing the graph
-normalises by itself and takes bytes, as they come from a decoder (normalisation kind: in the graph); the images must
-have the right size all the same.
+channel; image takes each image's own mean and standard deviation (n - 1), centre its mean alone; standardised is (x -
+mean) / std), input_shape, metric, config, run, checkpoint, step, net and lightning_lab. With --with_preprocessing the
+graph normalises by itself and takes bytes, as they come from a decoder (normalisation kind: in the graph); the images
+must have the right size all the same.
 
 examples:
   lightning-lab export lenet5/first --format onnx

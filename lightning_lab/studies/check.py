@@ -27,6 +27,8 @@ class _Untrained(LabCLI):
 def check_arms(study: Study) -> None:
     """Parse each arm's settings, build its net, task and data, and look for the metrics that are compared.
 
+    Two arms that are the same run are a fault, too.
+
     Args:
         study: The study.
 
@@ -42,6 +44,7 @@ def check_arms(study: Study) -> None:
         for metric in quantity(claim.metric).metrics
     ]
     seen: set[str] = set()
+    arms: dict[str, str] = {}  # by the whole configuration
     for cell in cells_of(study, Path("logs")):
         if cell.arm in seen:
             continue
@@ -55,6 +58,9 @@ def check_arms(study: Study) -> None:
         except InputError as error:
             faults.add(f"arm {cell.arm}", str(error))
             continue
+        twin = arms.setdefault(cli.resolved_config(), cell.arm)
+        if twin != cell.arm:
+            faults.add(f"arm {cell.arm}", f"is the same run as {twin} once the defaults are filled in. Leave one.")
         logged = getattr(cli.model, "metric_names", None)
         for path, metric in metrics:
             if logged is not None and metric not in OTHER and metric.removesuffix(BEFORE) not in (*logged, PENALTY):

@@ -92,6 +92,8 @@ def read_claims(
             metric=read_quantity(entry["metric"], f"{path}.metric", faults) if "metric" in entry else metric,
             margin=read_margin(entry.get("margin"), f"{path}.margin", faults) or margin,
         )
+        if entry.get("expect") == "diverges" and "margin" in entry:
+            faults.add(f"{path}.margin", "`diverges` counts runs and has no margin. Take it out.")
         if claim.expect in ABOUT_A_CHANGE and " - " not in claim.metric:
             faults.add(
                 f"{path}.metric",

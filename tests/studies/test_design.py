@@ -358,6 +358,7 @@ claims:
         ({"claims": [{**CLAIM, "arm": None}]}, "claims[0].arm: missing."),
         ({"claims": [{**CLAIM, "arm": "dropout=0.6"}]}, "claims[0].arm: Unknown arm 'dropout=0.6'. Did you mean 'drop"),
         ({"claims": [{**CLAIM, "against": 0.6}]}, "claims[0].against: Unknown arm '0.6'."),
+        ({"claims": [{**CLAIM, "expect": "diverges", "margin": 1}]}, "claims[0].margin: `diverges` counts runs"),
         ({"claims": [{**CLAIM, "expect": "falls"}]}, "claims[0].metric: `falls` needs a difference, such as val/loss@"),
         ({"claims": [{**CLAIM, "expect": "rises", "against": 0.5}]}, "claims[0].against: `rises` is about one arm."),
         ({"claims": [{**CLAIM, "arm": 0.0}]}, "claims[0].against: the claim compares dropout=0 with itself."),

@@ -224,6 +224,12 @@ def test_check_builds_every_arm(lab: Lab, tmp_path: Path) -> None:
     )
 
 
+def test_check_finds_arms_that_differ_in_nothing_but_what_they_leave_to_the_default(lab: Lab, tmp_path: Path) -> None:
+    write_study(tmp_path, reference={}, factors={"model.net.dropout": [0.0, 0.5]}, without=("claims",))
+    err = lab("study", "plan", "study.yaml", "--check").err
+    assert "1 fault:\n  arm dropout=0: is the same run as reference once the defaults are filled in. Leave one." in err
+
+
 def test_check_looks_at_what_the_slots_watch(lab: Lab, tmp_path: Path) -> None:
     write_study(tmp_path, overrides={0.5: {"checkpoint.monitor": "val/los"}})
     err = lab("study", "plan", "study.yaml", "--check").err
