@@ -229,6 +229,7 @@ def _verdict(row: dict[str, Any], claim: dict[str, Any]) -> tuple[str, str]:
 
 def _index(labs: list[dict[str, Any]]) -> str:
     counts: Counter[str] = Counter()
+    in_short: Counter[str] = Counter()
     table = ["| row | what | file | command | verdict |", "|---|---|---|---|---|"]
     for lab in labs:
         for row in lab["rows"]:
@@ -237,23 +238,30 @@ def _index(labs: list[dict[str, Any]]) -> str:
                 if claim.get("added"):
                     continue
                 word = next((v for v in VERDICTS if f"**{v}**" in _verdict(row, claim)[0]), "not run")
-                counts[word] += 1
-                verdicts.append(f"{claim['id']} {word}")
+                short = _command(row["study"]).endswith(" --short")
+                (in_short if short else counts)[word] += 1
+                verdicts.append(f"{claim['id']} {word}{' (short)' if short else ''}")
             file = row.get("file") or f"configs/studies/{row['study']}.yaml"
             command = row.get("command") or _command(row["study"])
             link = f"[{row['row']}]({lab['page']}.md)"
             tested = _tested(row["study"]).partition(", sd")[0] if _read(row.get("study", ""), "tested") else "not run"
             said = "; ".join(verdicts) or row.get("status", tested)
             table.append(f"| {link} | {_escaped(row['title'])} | [{file}](../../{file}) | `{command}` | {said} |")
-    total = sum(counts.values())
-    words = ", ".join(f"{counts[word]} {word}" for word in (*VERDICTS, "not run") if counts[word])
+    total = sum(counts.values()) + sum(in_short.values())
+    said = f"{_counted(counts)}."
+    if in_short:
+        said = (
+            f"{sum(counts.values())} judged at the lab's own budget, {_counted(counts)}; {sum(in_short.values())} at a "
+            "short one, a thirtieth of it or less, which says how nets begin to learn and not how they end, "
+            f"{_counted(in_short)}."
+        )
     return (
         "\n".join(
             [
                 "# What the labs' claims are worth",
                 "",
                 f"Of {plural(total, 'claim')} in four labs, student write-ups whose conclusions rest on one run each: "
-                f"{words}.",
+                f"{said}",
                 "",
                 "* A claim is judged by the rules of `lightning_lab/studies/claims.py`: a two-sided paired t test at "
                 "5 %, equivalence within the margin that the study file states, exact tests of counts where runs "
@@ -276,6 +284,10 @@ def _index(labs: list[dict[str, Any]]) -> str:
         )
         + "\n"
     )
+
+
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{counts[word]} {word}" for word in (*VERDICTS, "not run") if counts[word])
 
 
 def _command(name: str) -> str:
