@@ -30,6 +30,16 @@ class ResumableEpochLoop(_TrainingEpochLoop):
     _between_steps = False  # whether a checkpoint that is made now is made between two steps
     _restarted_between_steps = False
 
+    @property
+    def max_steps(self) -> int:
+        """The budget. Without end while a run that was stopped in its last validation still owes it."""
+        owes = self._restarted_between_steps and self._validation_due
+        return -1 if owes else self._max_steps
+
+    @max_steps.setter
+    def max_steps(self, steps: int) -> None:
+        self._max_steps = steps
+
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
         """Take up the epoch where the checkpoint left it."""
         self._load_loader_state(data_fetcher)
@@ -43,6 +53,12 @@ class ResumableEpochLoop(_TrainingEpochLoop):
         if self._validation_due:
             self._finish_step(data_fetcher)
         self.on_iteration_done()  # no longer restarting: what follows is an ordinary step
+
+    def _should_check_val_fx(self, data_fetcher: _DataFetcher) -> bool:
+        """Validate behind the run's last step too: a budget of steps ends with a measurement, as one of time does."""
+        due: bool = super()._should_check_val_fx(data_fetcher)
+        is_last = self.max_steps != -1 and self.global_step >= self.max_steps
+        return due or (is_last and self.trainer.enable_validation)
 
     def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
         """Validate where it is due; then give those who save or stop their turn."""

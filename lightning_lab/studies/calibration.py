@@ -77,14 +77,15 @@ def training_s(cost: Cost, amount: float, unit: Unit) -> float:
     Example:
         >>> cost = Cost(1.0, 0.01, 100, 1, 0.5, 1, 0.1, 0, 0)
         >>> training_s(cost, 2, "epochs"), training_s(cost, 150, "steps"), training_s(cost, 60, "seconds")
-        (3.2, 2.2, 60)
+        (3.2, 2.7, 60)
     """
     if unit == "seconds":
         return amount
     batches = amount * (cost.steps_per_epoch if unit == "epochs" else cost.steps_per_update)
     epochs = batches / cost.steps_per_epoch
-    # An epoch that the budget cuts short ends, and is not validated.
-    validations = math.floor(epochs * cost.validations_per_epoch + 1e-9)
+    # A budget of steps ends with a validation, even in mid-epoch.
+    validations = epochs * cost.validations_per_epoch
+    validations = math.floor(validations + 1e-9) if unit == "epochs" else math.ceil(validations - 1e-9)
     seconds = batches * cost.step_s + validations * cost.validation_s + math.ceil(epochs - 1e-9) * cost.epoch_end_s
     return round(seconds, 9)
 

@@ -40,7 +40,7 @@ class _Term:
     function: Literal["log10", "jitter"] | None = None
 
     def of(self, rows: Sequence[Mapping[str, Any]]) -> float | None:
-        # An epoch that a budget of steps or seconds cut short ends without validation.
+        # Not every epoch need have a validation.
         measured = [row for row in rows if self.metric in row]
         if self.function == "jitter":
             return _jitter([row[self.metric] for row in measured])

@@ -269,7 +269,7 @@ def test_it_acts_once_at_the_end(
 def test_an_end_without_a_validation_is_said(
     trainer: Build, classes: Loaders, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    built = trainer(LeastSquaresHead(), max_steps=9, max_epochs=-1)
+    built = trainer(LeastSquaresHead(), max_epochs=3, check_val_every_n_epoch=2)
     built.fit(task(Last()), classes(), classes(9))
     assert "least_squares_head: set; no validation comes behind it\n" in capsys.readouterr().out
     assert not [name for name in built.callback_metrics if "before" in name]

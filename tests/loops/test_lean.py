@@ -124,7 +124,7 @@ def sgd(parameters: Any) -> Optimizer:
     return SGD(parameters, lr=0.5, momentum=0.9)
 
 
-@pytest.mark.parametrize("settings", [{}, {"precision": "bf16-mixed"}, {"val_check_interval": 2}, {"max_steps": 7}])
+@pytest.mark.parametrize("settings", [{}, {"precision": "bf16-mixed"}, {"val_check_interval": 2}, {"max_steps": 10}])
 @pytest.mark.parametrize("gives", ["loss", "mapping", "sometimes nothing"])
 @pytest.mark.parametrize("logs", [False, True])
 @pytest.mark.parametrize("optimizer", [sgd, Adam])
@@ -146,6 +146,34 @@ def test_a_run_is_the_same_to_the_last_bit(
     # The first run is Lightning's alone; in the second, no step is.
     assert advances.count("step") == advances.count("Lightning") > 0
     assert advances == sorted(advances)
+
+
+@pytest.mark.parametrize(
+    ("settings", "validated"),
+    [
+        ({"max_steps": 7}, [5, 7]),  # an epoch has 5 steps
+        ({"max_steps": 10}, [5, 10]),
+        ({"max_steps": 3, "max_epochs": -1}, [3]),
+        ({"max_steps": 7, "check_val_every_n_epoch": 3}, [7]),
+        ({"max_steps": 2, "max_epochs": -1, "accumulate_grad_batches": 2}, [2]),
+        ({"max_steps": 7, "limit_val_batches": 0}, []),
+        ({"max_epochs": 2}, [5, 10]),
+    ],
+)
+def test_the_last_step_of_a_budget_is_validated_once(tmp_path: Path, settings: Any, validated: list[int]) -> None:
+    steps: list[int] = []
+
+    class Validations(Callback):
+        def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            steps.append(trainer.global_step)
+
+    nets = {}
+    for lean in (False, True):
+        steps.clear()
+        nets[lean] = Net(sgd)
+        build(tmp_path, Validations(), lean=lean, **settings).fit(nets[lean], loader(), loader(10))
+    assert steps == validated
+    assert nets[True].seen == nets[False].seen
 
 
 def test_a_step_without_a_loss_is_warned_of_once(tmp_path: Path) -> None:

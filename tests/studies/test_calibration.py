@@ -33,13 +33,14 @@ COST = Cost(
     [
         ({}, 10, "epochs", 16.0),
         ({}, 100, "steps", 1.6),
-        ({}, 250, "steps", 3.8),  # 2.5 s of steps, two validations, three ends
-        ({}, 40, "steps", 0.5),  # cut short, and not validated
+        ({}, 250, "steps", 4.3),  # 2.5 s of steps, three validations, three ends
+        ({}, 40, "steps", 1.0),  # cut short, and validated
         ({}, 90, "seconds", 90.0),
         ({"steps_per_update": 4}, 100, "steps", 6.4),  # 400 batches
         ({"steps_per_update": 4}, 10, "epochs", 16.0),
         ({"validations_per_epoch": 0.5}, 10, "epochs", 13.5),  # five validations
         ({"validations_per_epoch": 0.5}, 1, "epochs", 1.1),  # none
+        ({"validations_per_epoch": 0.5}, 100, "steps", 1.6),
         ({"validations_per_epoch": 4}, 10, "epochs", 31.0),
         ({"validations_per_epoch": 0, "validation_s": 0.0}, 3, "epochs", 3.3),
         ({"steps_per_epoch": 3, "validations_per_epoch": 1}, 10, "epochs", 6.3),
@@ -113,8 +114,8 @@ def test_cells_that_are_done_take_precedence(lab: Lab, tmp_path: Path) -> None:
     ("budget", "words"),
     [
         ({"epochs": 10}, "about 2.4 min of training for 9 cells"),
-        ({"steps": 250}, "about 34 s of training for 9 cells"),
-        ({"samples": 6400}, "about 11 s of training for 9 cells"),
+        ({"steps": 250}, "about 39 s of training for 9 cells"),
+        ({"samples": 6400}, "about 14 s of training for 9 cells"),
         ({"seconds": 60}, "about 9 min of training for 9 cells"),
     ],
 )

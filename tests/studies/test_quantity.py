@@ -14,7 +14,7 @@ ROWS: list[dict[str, Any]] = [
     {"epoch": 1, "train/loss": 2.0, "val/loss": 2.5, "val/acc": 0.2},
     {"epoch": 2, "train/loss": 1.0, "val/loss": 1.75, "val/acc": 0.5},
     {"epoch": 3, "train/loss": 0.5, "val/loss": 2.0, "val/acc": 0.4},
-    {"epoch": 4, "train/loss": 0.25},  # cut short by a budget of steps: not validated
+    {"epoch": 4, "train/loss": 0.25},  # not validated
 ]
 
 

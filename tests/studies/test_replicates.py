@@ -81,7 +81,7 @@ CASES = (
         1e-8, 2e-6,
     ),
     Case(
-        "L1, mean squared error, least squares without a validation behind it, no bias",
+        "L1, mean squared error, least squares at an end within an epoch, no bias",
         (*DIGITS, "--penalty.kind=l1", "--penalty.weight=0.001", "--model.loss=mse", "--model.net.bias=none",
          "--trainer.max_steps=30", "--least_squares_head.ridge=0.01"),
         1e-8, 2e-6,
@@ -238,7 +238,7 @@ def test_a_replicate_that_diverges_leaves_the_others_bit_identical(
 STOPS = {
     "patience": ("--early_stopping.patience=2", "--early_stopping.monitor=val/mae"),
     "rise": ("--early_stopping.relative_rise=0.2", "--early_stopping.patience=40"),
-    "cut short": ("--early_stopping.patience=2", "--trainer.max_steps=100", "--trainer.max_epochs=-1"),
+    "cut short": ("--early_stopping.patience=1", "--trainer.max_steps=100", "--trainer.max_epochs=-1"),
 }
 
 

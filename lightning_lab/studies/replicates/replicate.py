@@ -87,9 +87,7 @@ class Replicate:
 
     def _stop_early(self, slot: EarlyStopping) -> None:
         """Do what the slot does at the end of an epoch; its trainer counts epochs only when it is handed them."""
-        known: dict[str, Tensor] = {}
-        for values in self.values[-2:]:  # an epoch that is cut short is judged by the validation before it
-            known |= values
+        known = self.values[-1]
         slot._set_rise_threshold()
         if slot._validate_condition_metric(known):
             stops, reason = slot._evaluate_stopping_criteria(known[slot.monitor])
@@ -142,9 +140,8 @@ def _count(trainer: Any, moment: Moment) -> None:
         done, now = (steps, batches) if by_step[0] else (epochs - (not moment.whole), int(moment.whole))
         total, current = ({"ready": n, "completed": n} for n in (done, now))
         inner.scheduler_progress.load_state_dict({"total": total, "current": current})
-    val = sum(cast(list[int], inner.val_loop.max_batches)) if epochs > 1 or moment.whole else 0
-    measured = {"total": _all(val if moment.whole else 0), "current": _all(val)}
-    inner.val_loop.batch_progress.load_state_dict({**measured, "is_last_batch": val > 0})
+    val = sum(cast(list[int], inner.val_loop.max_batches))
+    inner.val_loop.batch_progress.load_state_dict({"total": _all(val), "current": _all(val), "is_last_batch": val > 0})
     trainer.train_dataloader.load_state_dict({"epoch": max(epochs - 1, 0), "batches": batches})
 
 

@@ -112,9 +112,9 @@ class StackedTraining:
         before: dict[str, Tensor] = {}
         limits = self.first.trainer
         if self.head is not None and (epoch + 1 == limits.max_epochs or self.step == limits.max_steps):
-            before = self._measure() if batches == whole else {}
+            before = self._measure()
             set_heads(self.net, self.replicates, self.train, ridge=self.head.ridge, step=self.step)
-        measured = self._validate(epoch) if batches == whole else {}
+        measured = self._validate(epoch)
         measured |= {f"{name}_before_head": value for name, value in before.items()}
         measured |= {"train/loss": total / seen}
         if isinstance(self.task, Classification):
