@@ -31,7 +31,8 @@ class LeastSquaresHead(Callback):
     It reads the whole training part, whatever `trainer.limit_train_batches` says, without augmentation and dropout. The
     targets are those of the data, or 1 for an example's class and 0 for the others. So the outputs estimate
     probabilities and are no logits: accuracy may rise while cross entropy, which takes them for logits, becomes far
-    larger. With the losses ``mse`` and ``norm``, and in regression, the loss means what it did.
+    larger, and predict's probabilities, their softmax, far too even. With the losses ``mse`` and ``norm``, and in
+    regression, both mean what they did.
 
     The last validation is known ahead by `trainer.max_epochs`, `max_steps` and `max_time`. ``last.ckpt`` and the last
     row hold the net after it, and the row also ``val/acc_before_head`` and so on. The best epoch by ``val/loss`` is

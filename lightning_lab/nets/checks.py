@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
 
-def check_positive(argument: str, value: int | Iterable[int]) -> None:
+def check_positive(argument: str, value: int | Sequence[int], count: int | None = None) -> None:
     """Refuse a count below 1.
 
     Args:
         argument: Name of the constructor's argument.
         value: What it was given: one count, or several.
+        count: How many of them it must be.
 
     Raises:
-        ValueError: If a count is below 1.
+        ValueError: If a count is no whole number or below 1, or there are not so many of them.
     """
-    if isinstance(value, int):
-        if value < 1:
-            raise ValueError(f"`{argument}` must be at least 1, got {value}.")
-        return
-    for position, count in enumerate(value):
-        check_positive(f"{argument}[{position}]", count)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if count not in (None, len(value)):
+            raise ValueError(f"`{argument}` must have {count} entries, got {list(value)}.")
+        for position, one in enumerate(value):
+            check_positive(f"{argument}[{position}]", one)
+    elif not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"`{argument}` must be a whole number, got {value!r}.")
+    elif value < 1:
+        raise ValueError(f"`{argument}` must be at least 1, got {value}.")
 
 
 def check_dropout(dropout: float, argument: str = "dropout") -> None:

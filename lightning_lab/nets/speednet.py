@@ -60,7 +60,7 @@ class SpeedNet(nn.Module):
         super().__init__()
         check_positive("in_channels", in_channels)
         check_positive("num_classes", num_classes)
-        check_positive("channels", channels)
+        check_positive("channels", channels, 3)
         if image_size < _SMALLEST:
             raise ValueError(
                 f"`image_size` must be at least {_SMALLEST}, got {image_size}. Resize the images, or take LeNet5."
