@@ -26,7 +26,7 @@ _EXAMPLE = """a study file:
   goal: max
   epochs: 10                                     # or steps, samples, seconds: the budget of every arm
   short: {epochs: 2, seeds: 3}                   # what --short takes instead, as a study of its own
-  margin: 0.01                                   # the difference that does not matter
+  margin: 0.01                                   # the difference in the metric that does not matter
   claims:
     - {id: A9, text: dropout raises the accuracy, arm: 0.5, against: 0.0, expect: better}
 

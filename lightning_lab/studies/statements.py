@@ -49,7 +49,7 @@ def read_claims(
         drafts: The arms of the study.
         reference: What an arm is compared with unless the claim says otherwise.
         metric: The study's metric, a claim's default.
-        margin: The study's margin, a claim's default.
+        margin: The study's margin, the default of a claim about the study's metric.
         faults: Where what is wrong is noted.
     """
     if value is None:
@@ -83,14 +83,15 @@ def read_claims(
             against = find_arm(entry["against"], f"{path}.against", drafts, faults)
         if arm is not None and arm is against:
             faults.add(f"{path}.against", f"the claim compares {arm.name} with itself. Name another arm.")
+        own = read_quantity(entry["metric"], f"{path}.metric", faults) if "metric" in entry else metric
         claim = Claim(
             id=str(entry.get("id")),
             text=str(entry.get("text")),
             arm=arm.name if arm else "",
             against=against.name if against else "",
             expect=read_choice(entry.get("expect"), f"{path}.expect", get_args(Expectation), faults),
-            metric=read_quantity(entry["metric"], f"{path}.metric", faults) if "metric" in entry else metric,
-            margin=read_margin(entry.get("margin"), f"{path}.margin", faults) or margin,
+            metric=own,
+            margin=read_margin(entry.get("margin"), f"{path}.margin", faults) or (margin if own == metric else None),
         )
         if entry.get("expect") == "diverges" and "margin" in entry:
             faults.add(f"{path}.margin", "`diverges` counts runs and has no margin. Take it out.")
@@ -102,7 +103,8 @@ def read_claims(
         if entry.get("expect") == "equivalent" and claim.margin is None and "margin" not in entry:
             faults.add(
                 f"{path}.margin",
-                "missing. `equivalent` needs the difference that does not matter, here or as the study's `margin`.",
+                "missing. `equivalent` needs the difference that does not matter, here or, for the study's metric, as its "
+                "`margin`.",
             )
         if claim.id in (other.id for other in claims):
             faults.add(f"{path}.id", f"there are two claims {claim.id}. Give each an id of its own.")

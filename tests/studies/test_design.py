@@ -161,6 +161,15 @@ def test_a_claim_names_an_arm_by_level_short_or_full_name(name: Any, tmp_path: P
     assert study.claims == (Claim("C1", "worse", "dropout=0.5", "dropout=0", "worse", "val/acc", 0.01),)
 
 
+def test_the_studys_margin_is_for_its_metric_alone(tmp_path: Path) -> None:
+    of_another = {**CLAIM, "id": "C2", "metric": "val/loss - train/loss"}
+    own = {**of_another, "id": "C3", "margin": 0.2}
+    study = study_of(tmp_path, claims=[CLAIM, of_another, own], margin=0.01)
+    assert [claim.margin for claim in study.claims] == [0.01, None, 0.2]
+    of_another["expect"] = "equivalent"
+    assert "  claims[0].margin: missing. `equivalent` needs" in faults_of(tmp_path, claims=[of_another], margin=0.01)[1]
+
+
 def test_a_level_with_a_comma_is_a_name_too(tmp_path: Path) -> None:
     factors = {"model.net.hidden": [[128], [128, 64]], DROPOUT: [0.0, 0.5]}
     study = study_of(
