@@ -103,8 +103,8 @@ def read_claims(
         if entry.get("expect") == "equivalent" and claim.margin is None and "margin" not in entry:
             faults.add(
                 f"{path}.margin",
-                "missing. `equivalent` needs the difference that does not matter, here or, for the study's metric, as its "
-                "`margin`.",
+                "missing. `equivalent` needs the difference that does not matter, here or, for the study's metric, as "
+                "the study's `margin`.",
             )
         if claim.id in (other.id for other in claims):
             faults.add(f"{path}.id", f"there are two claims {claim.id}. Give each an id of its own.")
