@@ -247,14 +247,15 @@ def _index(labs: list[dict[str, Any]]) -> str:
             tested = _tested(row["study"]).partition(", sd")[0] if _read(row.get("study", ""), "tested") else "not run"
             said = "; ".join(verdicts) or row.get("status", tested)
             table.append(f"| {link} | {_escaped(row['title'])} | [{file}](../../{file}) | `{command}` | {said} |")
-    total = sum(counts.values()) + sum(in_short.values())
-    said = f"{_counted(counts)}."
+    missing = counts.pop("not run", 0)
+    total = sum(counts.values()) + sum(in_short.values()) + missing
+    said = f"{sum(counts.values())} judged at the lab's own budget, {_counted(counts)}"
     if in_short:
-        said = (
-            f"{sum(counts.values())} judged at the lab's own budget, {_counted(counts)}; {sum(in_short.values())} at a "
-            "short one, a thirtieth of it or less, which says how nets begin to learn and not how they end, "
-            f"{_counted(in_short)}."
+        said += (
+            f"; {sum(in_short.values())} at a short one, a thirtieth of it, which says how nets begin to learn and not "
+            f"how they end, {_counted(in_short)}"
         )
+    said += f"; {missing} not run." if missing else "."
     return (
         "\n".join(
             [
@@ -287,7 +288,7 @@ def _index(labs: list[dict[str, Any]]) -> str:
 
 
 def _counted(counts: Counter[str]) -> str:
-    return ", ".join(f"{counts[word]} {word}" for word in (*VERDICTS, "not run") if counts[word])
+    return ", ".join(f"{counts[word]} {word}" for word in VERDICTS if counts[word])
 
 
 def _command(name: str) -> str:

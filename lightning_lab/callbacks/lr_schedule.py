@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from typing import Any, Literal, final
 
@@ -155,12 +154,14 @@ class LRSchedule(Callback):
         # What divides by zero does so in its second step, an epoch later: one of another optimiser goes ahead.
         trial = SGD([{"params": [Parameter(torch.zeros(1))]} for _ in optimizer.param_groups], lr=1.0, momentum=0.9)
         try:
-            with contextlib.suppress(TypeError, ValueError), warnings.catch_warnings(action="ignore"):
-                self.scheduler(trial).step()  # on a plateau a TypeError
+            with warnings.catch_warnings(action="ignore"):
+                self.scheduler(trial).step()
         except ArithmeticError as error:
             raise InputError(
                 f"`lr_schedule.scheduler` cannot be computed with its arguments ({error}). Is one of them 0?"
             ) from error
+        except Exception:  # it may need the run's own optimiser, or a metric
+            pass
         return self.scheduler(optimizer)
 
     def _compare_warmup(self, trainer: Trainer) -> None:

@@ -81,8 +81,10 @@ def check_smallest_batch(net: nn.Module, trainer: Trainer) -> None:
 
     if smallest(size) > 1:
         return
-    other = next(one for one in range(size + processes, count + size + processes, processes) if smallest(one) > 1)
+    others = range(size + processes, count + size + processes, processes)
+    other = next((one for one in others if smallest(one) > 1), None)
+    remedy = "It needs more examples" if other is None else f"Try --data.batch_size {other}"
     raise InputError(
         f"Batch norm cannot train on a single example, and {count} training examples in batches of {size}"
-        f"{f' over {processes} processes' if processes > 1 else ''} leave one. Try --data.batch_size {other}."
+        f"{f' over {processes} processes' if processes > 1 else ''} leave one. {remedy}."
     )

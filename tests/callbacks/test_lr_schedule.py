@@ -351,6 +351,13 @@ def test_arguments_that_divide_by_zero_are_refused_before_the_training(
         trainer(LRSchedule(scheduler=scheduler)).fit(scripted(), steps(1))
 
 
+def test_a_scheduler_that_needs_the_runs_own_optimiser_gets_it(trainer: Build, scripted: Any, steps: Steps) -> None:
+    def picky(optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
+        return lr_scheduler.LambdaLR(optimizer, {1.0: lambda epoch: 0.5**epoch}[optimizer.defaults["momentum"] + 1])
+
+    trainer(LRSchedule(scheduler=picky), max_epochs=2).fit(scripted(), steps(1))
+
+
 def test_a_warm_up_that_never_ends_is_a_warning(trainer: Build, scripted: Any, steps: Steps) -> None:
     with pytest.warns(UserWarning, match="`lr_schedule.warmup` 3 epochs is not below the run's 3"):
         trainer(LRSchedule(warmup=3), max_epochs=3).fit(scripted(), steps(1))

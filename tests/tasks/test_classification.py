@@ -386,6 +386,11 @@ def test_batch_norm_on_a_single_example_is_refused_before_the_training(
     trainer().fit(Classification(Normed()), TensorLoader(examples(3, count), batch_size=tried))
 
 
+def test_a_single_example_in_all_has_no_other_batch_size(trainer: Build) -> None:
+    with pytest.raises(InputError, match=r"1 training examples in batches of 4 leave one\. It needs"):
+        trainer().fit(Classification(Normed()), TensorLoader(examples(3, 1), batch_size=4))
+
+
 def test_a_single_example_that_is_not_reached_is_none(trainer: Build) -> None:
     loader = TensorLoader(examples(3), batch_size=11)
     trainer(limit_train_batches=4).fit(Classification(Normed()), loader)
