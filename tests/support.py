@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from lightning.pytorch import Callback
 
+from lightning_lab.runs.directory import RunDirectory
+
 
 class Answer(NamedTuple):
     """What a command gave."""
@@ -37,3 +39,15 @@ class Stop(Callback):
         self.left -= 1
         if self.left == 0:
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+def reason_of_divergence(answer: Answer, run: RunDirectory) -> str:
+    """Check that a run ended as diverged, with its code and a record that says what the user was told; return that."""
+    summary = run.read_summary()
+    reason = str(summary["reason"])
+    assert answer.code == 4
+    assert summary["status"] == "diverged"
+    assert reason in answer.err
+    assert reason.startswith("Training diverged: the loss of step ")
+    assert "(epoch 1) is not finite; the first tensor that is not finite is the " in reason
+    return reason
